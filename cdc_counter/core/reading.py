@@ -20,6 +20,16 @@ class CounterState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class CounterInfo:
+    """What is known about a counter without reading its tallies. `scoped` False: its only scope is `-`."""
+
+    name: str
+    scoped: bool
+    state: CounterState
+    scale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """Every bucket of one scope at one watermark.
 
