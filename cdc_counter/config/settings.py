@@ -1,0 +1,145 @@
+"""The sections of the configuration file that describe servers and the stream: defaults and constraints.
+
+Only shapes and ranges are judged here. The defaults are repeated, with comments, in config/default.toml.
+"""
+
+import re
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+_POSTGRES_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
+_DATABASE_NUMBER: Final = re.compile(r"/?[0-9]*\Z", re.ASCII)
+_HASH_TAG: Final = re.compile(r"[^{}]*(\{[^{}]+\}[^{}]*)?\Z")
+_REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+
+
+class Section(BaseModel):
+    """One table of the file: frozen, no unknown keys, no silent conversions ("5" is not the number 5)."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        hide_input_in_errors=True,  # a DSN in a traceback would show its password
+    )
+
+
+def _postgres_name(value: str) -> str:
+    # Replication commands take no parameters, so names that could need quoting are not accepted at all.
+    if _POSTGRES_NAME.match(value) is None:
+        raise ValueError("must be 1 to 63 lower-case letters, digits and _, not starting with a digit")
+    if value.startswith("pg_"):
+        raise ValueError("must not start with pg_, which PostgreSQL keeps for itself")
+    return value
+
+
+def _own_schema(value: str) -> str:
+    if value in {"public", "information_schema"}:
+        raise ValueError("must be a schema of its own: 'cdc-counter drop' removes it with everything in it")
+    return value
+
+
+def _dsn(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty; leave the key out to use libpq's PG* variables")
+    if "://" in value and not value.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must start with postgresql://, or be in libpq's key=value form")
+    if "://" not in value and "=" not in value:
+        raise ValueError("must be a postgresql:// URL or libpq's key=value form, such as 'host=db dbname=shop'")
+    return value
+
+
+def _redis_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in _REDIS_SCHEMES:
+        raise ValueError("must start with redis://, rediss:// (TLS) or unix://")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("must have a port between 1 and 65535") from None
+    if parts.scheme == "unix":
+        return value
+    if not parts.hostname or port == 0:
+        raise ValueError("must name a host, such as redis://localhost:6379/0")
+    if not _DATABASE_NUMBER.match(parts.path):
+        raise ValueError("must end in a database number, such as /0")
+    return value
+
+
+def _prefix(value: str) -> str:
+    if not value or any(character.isspace() or not character.isprintable() for character in value):
+        raise ValueError("must be text without spaces and control characters")
+    # Redis hashes what stands between the first { and the next }: counter and scope must stay outside.
+    if not _HASH_TAG.match(value):
+        raise ValueError("must hold at most one hash tag, such as '{cdc}'")
+    return value
+
+
+def _failover(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError('must be "auto", true or false')
+
+
+PostgresName = Annotated[str, AfterValidator(_postgres_name)]
+Dsn = Annotated[str, AfterValidator(_dsn), Field(repr=False)]
+
+
+class PostgresSettings(Section):
+    """`[postgres]`: the database, the names of our objects in it, and how patient to be."""
+
+    dsn: Dsn | None = None
+    """Where the counted tables are; None leaves it all to libpq's PG* variables."""
+    admin_dsn: Dsn | None = None
+    """The role that `init` and `drop` use; None: the same as `dsn`."""
+    # BaseModel has an attribute `schema` of its own.
+    schema_name: Annotated[PostgresName, AfterValidator(_own_schema)] = Field(default="cdc_counter", alias="schema")
+    slot: PostgresName = "cdc_counter"
+    publication: PostgresName = "cdc_counter"
+    failover: Annotated[bool | Literal["auto"], BeforeValidator(_failover)] = "auto"
+    """Whether the slot is a failover slot (PostgreSQL 17+); auto: where the server synchronises slots."""
+    lock_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 100
+    connect_timeout: Annotated[int, Field(ge=2, le=600)] = 10
+    """Seconds. libpq takes 1 as 2."""
+    wal_sender_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
+
+    @property
+    def conninfo(self) -> str:
+        """What the stream and all readers connect with; empty text leaves it to libpq's own variables."""
+        return self.dsn or ""
+
+    @property
+    def admin_conninfo(self) -> str:
+        """What `init` and `drop` connect with."""
+        return self.admin_dsn or self.conninfo
+
+
+class RedisSettings(Section):
+    """`[redis]`: the server and the names of our keys in it."""
+
+    url: Annotated[str, AfterValidator(_redis_url), Field(repr=False)] = "redis://localhost:6379/0"
+    prefix: Annotated[str, AfterValidator(_prefix)] = "cdc"
+    feed_length: Annotated[int, Field(ge=1000, le=10_000_000)] = 20_000
+    """Entries kept in the feed: how far a gateway may fall behind before it reads its rooms again."""
+
+
+class StreamSettings(Section):
+    """`[stream]`: how the consumer batches and reports."""
+
+    max_batch_keys: Annotated[int, Field(ge=1, le=100_000)] = 5000
+    """Keys one script call may change; bounds how long Redis is busy with it."""
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
+    status_seconds: Annotated[float, Field(gt=0, le=5)] = 1.0
+    """Below half of core.status.STALE_REPORT_SECONDS, so that one late report is no alarm."""
+
+
+class OutboxSettings(Section):
+    """`[outbox]`: how long applied deltas are kept as the ledger."""
+
+    keep_hours: Annotated[int, Field(ge=1, le=6)] = 3
+    """At most 6 of the ring's 8 partitions: the current one and its successor are never pruned."""
+    prune_seconds: Annotated[float, Field(gt=0, le=3600)] = 300.0
