@@ -27,6 +27,7 @@ _CONSTRAINTS: Final[Mapping[str, str]] = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
@@ -37,6 +38,8 @@ _CONSTRAINTS: Final[Mapping[str, str]] = {
     "tuple_type": "must be a list",
     "value_error": "{error}",
 }
+
+_SHAPES: Final[Mapping[tuple[int | str, ...], str]] = {("counter",): "must be written [[counter]], in double brackets"}
 
 
 def complaints(error: ValidationError, data: Mapping[str, Any], model: type[BaseModel]) -> list[str]:
@@ -84,7 +87,7 @@ def _line(details: ErrorDetails, data: Mapping[str, Any], model: type[BaseModel]
         case "missing":
             return f"{where}: is missing"
         case kind:
-            constraint = _CONSTRAINTS.get(kind)
+            constraint = _SHAPES.get(location) or _CONSTRAINTS.get(kind)
             if constraint is None:
                 sentence = details["msg"][:1].lower() + details["msg"][1:]
             else:

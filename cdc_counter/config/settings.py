@@ -86,15 +86,15 @@ def _failover(value: object) -> object:
 
 
 PostgresName = Annotated[str, AfterValidator(_postgres_name)]
-Dsn = Annotated[str, AfterValidator(_dsn), Field(repr=False)]
+Dsn = Annotated[str, AfterValidator(_dsn)]
 
 
 class PostgresSettings(Section):
     """`[postgres]`: the database, the names of our objects in it, and how patient to be."""
 
-    dsn: Dsn | None = None
+    dsn: Annotated[Dsn | None, Field(repr=False)] = None
     """Where the counted tables are; None leaves it all to libpq's PG* variables."""
-    admin_dsn: Dsn | None = None
+    admin_dsn: Annotated[Dsn | None, Field(repr=False)] = None
     """The role that `init` and `drop` use; None: the same as `dsn`."""
     # BaseModel has an attribute `schema` of its own.
     schema_name: Annotated[PostgresName, AfterValidator(_own_schema)] = Field(default="cdc_counter", alias="schema")
