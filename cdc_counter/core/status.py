@@ -70,7 +70,9 @@ def readiness(status: StreamStatus | None, now: float) -> str | None:
     if age > STALE_REPORT_SECONDS:
         return f"the consumer's last report is {age:.0f} s old"
     if status.phase is not Phase.STREAMING:
-        return f"the consumer is {status.phase}: {status.detail}" if status.detail else f"the consumer is {status.phase}"
+        return (
+            f"the consumer is {status.phase}: {status.detail}" if status.detail else f"the consumer is {status.phase}"
+        )
     if status.progress_age > STUCK_SECONDS:
         return f"the consumer has made no progress for {status.progress_age:.0f} s"
     return None

@@ -1,0 +1,111 @@
+"""The order of messages in a stream: relation, begin, rows, commit. Anything else is an error that changes nothing.
+
+Owns what a message means (which columns hold what, whose rows count); what becomes of the rows is the batcher's part.
+A row whose recorded transaction is not the one that carries it was copied or restored, not captured: it is not counted
+a second time.
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from cdc_counter.core.batch import Batcher
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.pgoutput import Begin, Commit, Ignored, Insert, Message, Relation, Truncate
+from cdc_counter.errors import ProtocolError, RefusedError
+
+_XID_LOW = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Where the outbox's columns stand in its rows."""
+
+    xid: int
+    deltas: int
+    width: int
+
+
+class Assembly:
+    """Feeds one outbox's messages to a batcher. `foreign_rows` counts rows that were copied back and not counted."""
+
+    def __init__(self, namespace: str, table: str, batcher: Batcher) -> None:
+        self._table = (namespace, table)
+        self._batcher = batcher
+        self._shapes: dict[int, _Shape] = {}
+        self._begin: Begin | None = None
+        self.received = Lsn(0)
+        self.foreign_rows = 0
+
+    def feed(self, message: Message) -> None:
+        """Take the next message; raises ProtocolError or RefusedError when it can't stand here."""
+        match message:
+            case Insert():
+                self._insert(message)
+            case Begin():
+                if self._begin is not None:
+                    raise ProtocolError(f"begin of {message.xid} inside transaction {self._begin.xid}")
+                self._batcher.begin(message.commit_lsn, message.commit_time, message.xid)
+                self._begin = message
+            case Commit():
+                self._commit(message)
+            case Relation():
+                self._shapes[message.oid] = self._shape(message)
+            case Truncate():
+                raise RefusedError(
+                    "the publication sends truncates of the outbox: somebody altered it",
+                    hint="restore it with ALTER PUBLICATION ... SET (publish = 'insert'), then run 'cdc-counter init --reseed'",
+                )
+            case Ignored():
+                pass
+            case _:
+                assert_never(message)
+
+    def idle(self, wal_end: Lsn) -> None:
+        """Take a keepalive's position."""
+        if self._begin is None:
+            self.received = max(self.received, wal_end)
+            self._batcher.idle(wal_end)
+
+    def _insert(self, row: Insert) -> None:
+        begin = self._begin
+        if begin is None:
+            raise ProtocolError(f"row of relation {row.relation_oid} outside a transaction")
+        shape = self._shapes.get(row.relation_oid)
+        if shape is None:
+            raise ProtocolError(f"row of relation {row.relation_oid}, which was not described before")
+        if len(row.values) != shape.width:
+            raise ProtocolError(f"outbox row has {len(row.values)} columns instead of {shape.width}")
+        xid_text, deltas = row.values[shape.xid], row.values[shape.deltas]
+        if xid_text is None or deltas is None or not xid_text.isdigit():
+            raise ProtocolError(f"outbox row in transaction {begin.xid} has xid {xid_text!r}")
+        xid = int(xid_text)
+        if xid & _XID_LOW != begin.xid:
+            self.foreign_rows += 1
+            return
+        self._batcher.row(xid, deltas)
+
+    def _commit(self, message: Commit) -> None:
+        begin = self._begin
+        if begin is None:
+            raise ProtocolError(f"commit at {message.commit_lsn} outside a transaction")
+        if message.commit_lsn != begin.commit_lsn or message.end_lsn <= message.commit_lsn:
+            raise ProtocolError(
+                f"commit at {message.commit_lsn} ending at {message.end_lsn} does not close the begin of {begin.commit_lsn}"
+            )
+        self._batcher.commit(message.end_lsn)
+        self._begin = None
+        self.received = max(self.received, message.end_lsn)
+
+    def _shape(self, relation: Relation) -> _Shape:
+        if (relation.namespace, relation.name) != self._table:
+            raise RefusedError(
+                f"the publication sends rows of {relation.namespace}.{relation.name}, not only of {'.'.join(self._table)}",
+                hint="make a publication of its own for the outbox: run 'cdc-counter init' on a fresh publication name",
+            )
+        try:
+            return _Shape(relation.columns.index("xid"), relation.columns.index("deltas"), len(relation.columns))
+        except ValueError as error:
+            raise RefusedError(
+                f"the outbox is sent with columns {', '.join(relation.columns)}; xid and deltas are needed",
+                hint="remove the column list from the publication, or restore the outbox with 'cdc-counter init'",
+            ) from error

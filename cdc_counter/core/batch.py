@@ -1,0 +1,207 @@
+"""Whole transactions folded into steps, each of which one script call applies.
+
+A step starts where its predecessor ended, so the chain of `after` values is the chain of compare-and-sets. At rest a
+step is one transaction; under load the transactions that wait are folded into one. A transaction with more than
+`max_keys` keys is cut into parts at row boundaries and applied while it still arrives: memory does not grow with it,
+and it is certain to be committed, since PostgreSQL sends nothing else.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.outbox import Deltas, Fold, without_zeros
+from cdc_counter.core.recent import AppliedTransaction
+from cdc_counter.core.watermark import Partial, Watermark
+from cdc_counter.errors import ProtocolError, ReseedNeededError
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one script call does: add `deltas`, move the watermark to `after`.
+
+    `transactions` are for the ring of recent ones; `completed` counts those that end in this step, `entries` the outbox
+    entries folded, `keys` what the step frees in the batcher. `commit_time` is the oldest commit's in unix seconds, None
+    for a step that only moves the watermark.
+    """
+
+    after: Watermark
+    deltas: Deltas = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)
+    transactions: tuple[AppliedTransaction, ...] = ()
+    completed: int = 0
+    entries: int = 0
+    keys: int = 0
+    commit_time: float | None = None
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """A transaction that is arriving, or has arrived whole and waits. `xid` is None until a row told it (64 bits)."""
+
+    commit_lsn: Lsn
+    commit_time: float
+    skip_rows: int = 0
+    rows: int = 0
+    xid: int | None = None
+    fold: Fold = field(default_factory=Fold)
+    in_parts: bool = False
+    end_lsn: Lsn | None = None
+
+
+class Batcher:
+    """Turns begin/row/commit and idle positions into steps. `start` is the watermark found in Redis."""
+
+    def __init__(self, start: Watermark, max_keys: int) -> None:
+        self._start = start
+        self._resume = start.partial
+        self._max_keys = max_keys
+        self._closed = start.lsn
+        self._idle = start.lsn
+        self._steps: deque[Step] = deque()
+        self._waiting: list[_Transaction] = []
+        self._waiting_keys = 0
+        self._open: _Transaction | None = None
+        self._skipping = False
+        self.held_keys = 0
+
+    @property
+    def oldest_commit_time(self) -> float | None:
+        """Unix seconds of the oldest commit that no step taken so far holds; None when nothing waits."""
+        if self._steps:
+            return self._steps[0].commit_time
+        if self._waiting:
+            return self._waiting[0].commit_time
+        return self._open.commit_time if self._open else None
+
+    def begin(self, commit_lsn: Lsn, commit_time: float, xid_low: int) -> None:
+        """Open a transaction; one that the watermark already includes is skipped whole."""
+        # The watermark is a record's end, so a commit record that starts before it also ends at or before it.
+        if commit_lsn < self._start.lsn:
+            self._skipping = True
+            return
+        skip = 0
+        if self._resume is not None:
+            if self._resume.xid & 0xFFFFFFFF != xid_low:
+                raise ReseedNeededError(
+                    f"transaction {self._resume.xid} is half applied ({self._resume.rows} rows), but transaction "
+                    f"{xid_low} comes next at {commit_lsn}"
+                )
+            skip = self._resume.rows
+        self._open = _Transaction(commit_lsn, commit_time, skip_rows=skip, in_parts=skip > 0)
+
+    def row(self, xid: int, text: bytes) -> None:
+        """Add one outbox row of the open transaction; `xid` has 64 bits."""
+        if self._skipping:
+            return
+        current = self._open
+        if current is None:
+            raise ProtocolError("outbox row outside a transaction")
+        if current.fold.keys >= self._max_keys:
+            self._close_part(current)
+        current.xid = xid
+        current.rows += 1
+        if current.rows > current.skip_rows:
+            before = current.fold.keys
+            current.fold.add_row(text)
+            self.held_keys += current.fold.keys - before
+
+    def commit(self, end_lsn: Lsn) -> None:
+        """Close the open transaction at its end LSN."""
+        if self._skipping:
+            self._skipping = False
+            return
+        current, self._open = self._open, None
+        if current is None:
+            raise ProtocolError(f"commit ending at {end_lsn} outside a transaction")
+        if end_lsn <= self._last_lsn:
+            raise ProtocolError(f"commit ends at {end_lsn}, not after {self._last_lsn} of its predecessor")
+        if current.rows < current.skip_rows:
+            raise ReseedNeededError(
+                f"transaction {current.xid} has {current.rows} rows, {current.skip_rows} were applied"
+            )
+        current.end_lsn = end_lsn
+        self._resume = None
+        keys = current.fold.keys
+        if current.in_parts or self._waiting_keys + keys > self._max_keys:
+            self._close_waiting()
+        self._waiting.append(current)
+        self._waiting_keys += keys
+        if current.in_parts:
+            self._close_waiting()
+
+    def idle(self, wal_end: Lsn) -> None:
+        """Note a keepalive: outside a transaction, everything up to its position has been received."""
+        if self._open is None and not self._skipping and self._resume is None:
+            self._idle = max(self._idle, wal_end)
+
+    def take(self) -> Step | None:
+        """Return the next step in commit order, or None when there is nothing to do."""
+        if not self._steps:
+            self._close_waiting()
+        if self._steps:
+            step = self._steps.popleft()
+            self.held_keys -= step.keys
+            return step
+        if self._idle > self._closed:
+            self._closed = self._idle
+            return Step(Watermark(self._idle))
+        return None
+
+    @property
+    def _last_lsn(self) -> Lsn:
+        return (self._waiting[-1].end_lsn if self._waiting else None) or self._closed
+
+    def _close_waiting(self) -> None:
+        """Fold every waiting transaction into one step; an idle position noted since moves along with them."""
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._waiting_keys = self._waiting, [], 0
+        fold = waiting[0].fold
+        if len(waiting) > 1:
+            fold = Fold()
+            for transaction in waiting:
+                fold.add(transaction.fold)
+        self._closed = max(waiting[-1].end_lsn or self._closed, self._idle)
+        self._steps.append(
+            Step(
+                after=Watermark(self._closed),
+                deltas=without_zeros(fold.deltas),
+                broken=dict(fold.broken),
+                transactions=tuple(_remembered(t) for t in waiting if t.xid is not None),
+                completed=len(waiting),
+                entries=fold.entries,
+                keys=sum(t.fold.keys for t in waiting),
+                commit_time=waiting[0].commit_time,
+            )
+        )
+
+    def _close_part(self, current: _Transaction) -> None:
+        """Cut the open transaction after the rows folded so far; what waited before it goes first."""
+        self._close_waiting()
+        assert current.xid is not None  # noqa: S101  # keys come from rows, and a row sets the identifier
+        self._closed = max(self._closed, self._idle)
+        current.in_parts = True
+        fold, current.fold = current.fold, Fold()
+        self._steps.append(
+            Step(
+                after=Watermark(self._closed, Partial(current.xid, current.rows)),
+                deltas=without_zeros(fold.deltas),
+                broken=dict(fold.broken),
+                transactions=(_remembered(current),),
+                entries=fold.entries,
+                keys=fold.keys,
+                commit_time=current.commit_time,
+            )
+        )
+
+
+def _remembered(transaction: _Transaction) -> AppliedTransaction:
+    """Return what the ring keeps: of a transaction in parts, only that it was applied."""
+    # Until its end is known the start of its commit record stands for it: lower, so it counts as applied earlier.
+    end = transaction.end_lsn or transaction.commit_lsn
+    if transaction.xid is None:
+        raise ProtocolError(f"transaction ending at {end} has no identifier")
+    if transaction.in_parts:
+        return AppliedTransaction(transaction.xid, end, None)
+    return AppliedTransaction(transaction.xid, end, transaction.fold.deltas, transaction.fold.keys)

@@ -1,0 +1,227 @@
+"""What to do at every (re)connection, decided from what both servers say: the start-up decision table.
+
+PostgreSQL validates nothing a client tells it: it skips ahead of an old start position without a word, accepts one in
+the future and swallows what lies between. So before streaming, and once more after START_REPLICATION, epoch, watermark,
+slot and publication are compared here. Since the watermark moves in Redis before the slot is told, a slot that is
+ahead of the watermark always means that Redis lost writes, and never anything else.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.watermark import Watermark
+from cdc_counter.errors import BusyError, CdcCounterError, RefusedError, ReseedNeededError
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One lifetime of tallies; LSNs compare only inside one. `identity` is new with every (re)seed."""
+
+    identity: str
+    system_identifier: str
+    database_oid: int
+    timeline: int
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What Redis holds: the epoch of its tallies and their watermark."""
+
+    epoch: Epoch
+    watermark: Watermark
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFacts:
+    """The row of pg_replication_slots. `lost` has the reason when the slot can't be read any more."""
+
+    plugin: str
+    database_oid: int
+    confirmed_flush: Lsn | None
+    active_pid: int | None
+    lost: str | None
+    synced_from_primary: bool = False
+
+
+class PublicationFault(StrEnum):
+    """How a publication can fail to carry every outbox row."""
+
+    MISSING = "does not exist"
+    NO_OUTBOX = "does not publish the outbox"
+    NO_INSERT = "does not publish inserts"
+    MORE_THAN_INSERT = "publishes more than inserts"
+    NOT_VIA_ROOT = "does not publish the outbox under its own name (publish_via_partition_root is off)"
+    FILTERED = "filters rows or columns of the outbox"
+    OTHER_TABLES = "publishes other tables too"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What the connection that is going to stream says. `timeline_switch` is where the stored timeline was left."""
+
+    system_identifier: str
+    timeline: int
+    database_oid: int
+    flush_lsn: Lsn
+    slot: SlotFacts | None
+    publication: PublicationFault | None
+    timeline_switch: Lsn | None = None
+
+
+class Action(StrEnum):
+    """What follows."""
+
+    CONTINUE = "continue"
+    WAIT = "wait"
+    REFUSE = "refuse"
+    RESEED = "reseed"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One row of the table: what follows, why, and what the operator should do."""
+
+    action: Action
+    reason: str = ""
+    hint: str | None = None
+
+    def error(self) -> CdcCounterError:
+        """Return the error that this decision stands for; only for decisions other than `continue`."""
+        match self.action:
+            case Action.WAIT:
+                return BusyError(self.reason, hint=self.hint)
+            case Action.REFUSE:
+                return RefusedError(self.reason, hint=self.hint)
+            case Action.RESEED:
+                return ReseedNeededError(self.reason, hint=self.hint)
+            case Action.CONTINUE:
+                raise ValueError("continuing is not an error")
+
+
+_CONTINUE = Decision(Action.CONTINUE)
+
+
+def decide(stored: Stored | None, server: ServerFacts, slot_name: str) -> Decision:
+    """Return what may be done with these tallies on this server."""
+    if stored is None:
+        return _nothing_stored(server, slot_name)
+    return (
+        _same_database(stored, server)
+        or _same_history(stored, server)
+        or _readable_slot(stored, server, slot_name)
+        or _whole_publication(server)
+        or _CONTINUE
+    )
+
+
+def recheck_after_start(watermark: Watermark, confirmed_flush: Lsn | None, slot_name: str) -> Decision:
+    """Compare once more after START_REPLICATION: the slot may have been moved between the check and the start."""
+    if confirmed_flush is None:
+        return Decision(Action.RESEED, f"slot {slot_name!r} disappeared while the stream was starting")
+    if confirmed_flush > watermark.lsn:
+        return _gap(watermark, confirmed_flush, slot_name)
+    return _CONTINUE
+
+
+def _nothing_stored(server: ServerFacts, slot_name: str) -> Decision:
+    if server.slot is None:
+        return Decision(
+            Action.REFUSE, "nothing is installed: neither tallies in Redis nor a slot", "run 'cdc-counter init' first"
+        )
+    # A missing watermark is never zero.
+    return Decision(
+        Action.RESEED,
+        f"slot {slot_name!r} exists but Redis has no tallies under this prefix: Redis lost them, or the prefix or the "
+        "database number is wrong",
+        "check redis.url and redis.prefix; if they are right run 'cdc-counter init --reseed'",
+    )
+
+
+def _same_database(stored: Stored, server: ServerFacts) -> Decision | None:
+    epoch = stored.epoch
+    if epoch.system_identifier != server.system_identifier:
+        return Decision(
+            Action.REFUSE,
+            f"the tallies were counted on system {epoch.system_identifier}, this server is {server.system_identifier}",
+            "check postgres.dsn; give every database a redis.prefix of its own, or run 'cdc-counter init --reseed' "
+            "if this database takes the old one's place",
+        )
+    if epoch.database_oid != server.database_oid:
+        return Decision(
+            Action.REFUSE,
+            f"the tallies were counted in the database with oid {epoch.database_oid}, this one has {server.database_oid}",
+            "check the database name in postgres.dsn; give every database a redis.prefix of its own",
+        )
+    return None
+
+
+def _same_history(stored: Stored, server: ServerFacts) -> Decision | None:
+    lsn, timeline = stored.watermark.lsn, stored.epoch.timeline
+    if server.timeline < timeline:
+        return Decision(
+            Action.RESEED, f"the server is on timeline {server.timeline}, the tallies were counted on {timeline}"
+        )
+    if server.timeline > timeline and (server.timeline_switch is None or lsn > server.timeline_switch):
+        left = "unknown" if server.timeline_switch is None else str(server.timeline_switch)
+        return Decision(
+            Action.RESEED,
+            f"the tallies hold commits up to {lsn} of timeline {timeline}, which the promoted server left at {left}",
+        )
+    if lsn > server.flush_lsn:
+        return Decision(
+            Action.RESEED,
+            f"the tallies are at {lsn}, the server's WAL ends at {server.flush_lsn}: the database was restored or replaced",
+        )
+    return None
+
+
+def _readable_slot(stored: Stored, server: ServerFacts, slot_name: str) -> Decision | None:
+    slot = server.slot
+    if slot is None:
+        return Decision(Action.RESEED, f"slot {slot_name!r} does not exist any more")
+    if slot.plugin != "pgoutput" or slot.database_oid != server.database_oid:
+        return Decision(
+            Action.REFUSE,
+            f"slot {slot_name!r} is not ours: plugin {slot.plugin}, database oid {slot.database_oid}",
+            "choose another postgres.slot",
+        )
+    if slot.synced_from_primary:
+        return Decision(
+            Action.REFUSE,
+            f"slot {slot_name!r} is being synchronized from a primary: this server is a standby",
+            "point postgres.dsn at the primary",
+        )
+    if slot.lost is not None:
+        return Decision(Action.RESEED, f"slot {slot_name!r} can't be read any more: {slot.lost}")
+    if slot.active_pid is not None:
+        return Decision(
+            Action.WAIT,
+            f"slot {slot_name!r} is active for pid {slot.active_pid}",
+            "another consumer streams it; this one waits as its stand-by",
+        )
+    if slot.confirmed_flush is None:
+        return Decision(Action.RESEED, f"slot {slot_name!r} was never completed")
+    if slot.confirmed_flush > stored.watermark.lsn:
+        return _gap(stored.watermark, slot.confirmed_flush, slot_name)
+    return None
+
+
+def _whole_publication(server: ServerFacts) -> Decision | None:
+    if server.publication is None:
+        return None
+    missing = server.publication is PublicationFault.MISSING
+    return Decision(
+        Action.RESEED if missing else Action.REFUSE,
+        f"the publication {server.publication}: rows may be missing from the stream",
+        "run 'cdc-counter init --reseed'",
+    )
+
+
+def _gap(watermark: Watermark, confirmed_flush: Lsn, slot_name: str) -> Decision:
+    return Decision(
+        Action.RESEED,
+        f"slot {slot_name!r} stands at {confirmed_flush}, the tallies only at {watermark.lsn}: Redis lost what it had "
+        "applied, or the slot was moved",
+    )

@@ -1,0 +1,86 @@
+"""One outbox row: the packed deltas of one trigger firing, as the capture functions write them.
+
+A compact JSON array of entries: `[counter_id, "scope", "bucket", delta]`, or `[counter_id, "SQLSTATE", "message"]` where
+the deltas of one counter could not be computed (the write passed, the counter can't be trusted). No entries: a heartbeat.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from cdc_counter.errors import ProtocolError
+
+TallyKey = tuple[int, str]
+"""(counter id, scope): one hash of tallies."""
+
+Deltas = dict[TallyKey, dict[str, int]]
+"""Per tally hash, the signed change of each bucket."""
+
+_DELTA_FIELDS: Final = 4
+_BROKEN_FIELDS: Final = 3
+
+
+@dataclass(slots=True)
+class Fold:
+    """Deltas added up, and the counters whose capture broke, with the first reason for each."""
+
+    deltas: Deltas = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)
+    entries: int = 0
+    keys: int = 0
+
+    def add_row(self, text: bytes) -> None:
+        """Add one row's entries; raises ProtocolError and then must not be used further."""
+        for entry in _entries(text):
+            if len(entry) == _DELTA_FIELDS:
+                counter, scope, bucket, delta = entry
+                if not (type(counter) is type(delta) is int and type(scope) is type(bucket) is str):
+                    raise ProtocolError(f"outbox entry {entry!r} is not [id, scope, bucket, delta]")
+                self.entries += 1
+                self._add(counter, scope, bucket, delta)
+            elif len(entry) == _BROKEN_FIELDS and type(entry[0]) is int:
+                self.broken.setdefault(entry[0], f"{entry[1]}: {entry[2]}")
+            else:
+                raise ProtocolError(f"outbox entry {entry!r} has {len(entry)} fields")
+
+    def add(self, other: "Fold") -> None:
+        """Add another fold's deltas to this one; the other is left as it was."""
+        for (counter, scope), buckets in other.deltas.items():
+            for bucket, delta in buckets.items():
+                self._add(counter, scope, bucket, delta)
+        self.entries += other.entries
+        for counter, reason in other.broken.items():
+            self.broken.setdefault(counter, reason)
+
+    def _add(self, counter: int, scope: str, bucket: str, delta: int) -> None:
+        buckets = self.deltas.get((counter, scope))
+        if buckets is None:
+            self.deltas[counter, scope] = {bucket: delta}
+            self.keys += 1
+        elif bucket in buckets:
+            buckets[bucket] += delta
+        else:
+            buckets[bucket] = delta
+            self.keys += 1
+
+
+def without_zeros(deltas: Mapping[TallyKey, Mapping[str, int]]) -> Deltas:
+    """Return the deltas that change something."""
+    kept = {key: {b: d for b, d in buckets.items() if d} for key, buckets in deltas.items()}
+    return {key: buckets for key, buckets in kept.items() if buckets}
+
+
+def _entries(text: bytes) -> list[list[Any]]:
+    try:
+        entries = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ProtocolError(f"outbox row is not JSON: {text[:80]!r}: {error}") from error
+    if type(entries) is not list or not all(type(entry) is list for entry in entries):
+        raise ProtocolError(f"outbox row is not an array of arrays: {text[:80]!r}")
+    # orjson turns integers beyond 64 bits into floats; the standard library keeps them exact.
+    if any(type(entry[-1]) is float for entry in entries if entry):
+        entries = json.loads(text)
+    return entries  # type: ignore[no-any-return]  # checked above

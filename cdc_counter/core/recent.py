@@ -1,0 +1,92 @@
+"""The transactions that were applied lately: what a recount in an older snapshot can't see yet.
+
+A tally at watermark W also holds transactions that a snapshot S does not see: commits that came after S, and commits
+that were in the WAL (hence streamed) before they became visible. To compare tally and truth they are subtracted, so
+their deltas are kept until some later snapshot sees them; from then on every newer snapshot does too.
+
+Memory is bounded in two steps. Deltas beyond `max_deltas` are dropped, their transaction identifier stays: a snapshot
+that does not see a forgotten transaction makes the comparison inconclusive, never wrong. The horizon is therefore
+exact at all times: what is not here is visible.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.outbox import Deltas
+from cdc_counter.core.snapshot import Snapshot
+from cdc_counter.errors import InconclusiveError
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedTransaction:
+    """One applied transaction. `deltas` None: too many to keep, or applied by an earlier process."""
+
+    xid: int
+    end_lsn: Lsn
+    deltas: Deltas | None
+    keys: int = 0
+
+
+@dataclass(slots=True)
+class RecentTransactions:
+    """Applied transactions not yet known to be visible to every new snapshot."""
+
+    max_deltas: int
+    _known: dict[int, AppliedTransaction] = field(default_factory=dict)
+    _forgotten: dict[int, Lsn] = field(default_factory=dict)
+    _deltas: int = 0
+
+    def add(self, transaction: AppliedTransaction) -> None:
+        """Remember a transaction; one that is redelivered replaces itself."""
+        self._drop(transaction.xid)
+        if transaction.deltas is None:
+            self._forgotten[transaction.xid] = transaction.end_lsn
+            return
+        self._known[transaction.xid] = transaction
+        self._deltas += transaction.keys
+        while self._deltas > self.max_deltas:
+            oldest = next(iter(self._known))
+            self._forgotten[oldest] = self._known[oldest].end_lsn
+            self._deltas -= self._known.pop(oldest).keys
+
+    def release(self, snapshot: Snapshot) -> None:
+        """Let go of what the snapshot sees: newer snapshots see it too."""
+        for xid in [xid for xid in (*self._known, *self._forgotten) if snapshot.sees(xid)]:
+            self._drop(xid)
+
+    def xids(self) -> list[int]:
+        """Return the identifiers of all transactions held, for a successor process."""
+        return [*self._known, *self._forgotten]
+
+    def hidden_from(self, snapshot: Snapshot, until: Lsn) -> list[AppliedTransaction]:
+        """Return the transactions applied up to `until` (inclusive) that the snapshot does not see.
+
+        Raises InconclusiveError when one of them is known but its deltas are not.
+        """
+        for xid, end_lsn in self._forgotten.items():
+            if end_lsn <= until and not snapshot.sees(xid):
+                raise InconclusiveError(f"transaction {xid} was applied, is not in the snapshot, and is no longer held")
+        return [t for t in self._known.values() if t.end_lsn <= until and not snapshot.sees(t.xid)]
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._forgotten)
+
+    def _drop(self, xid: int) -> None:
+        known = self._known.pop(xid, None)
+        if known is not None:
+            self._deltas -= known.keys
+        self._forgotten.pop(xid, None)
+
+
+def add_up(transactions: Iterable[AppliedTransaction], counter: int) -> Deltas:
+    """Return the sum of one counter's deltas over some transactions."""
+    total: Deltas = {}
+    for transaction in transactions:
+        for key, buckets in (transaction.deltas or {}).items():
+            if key[0] != counter:
+                continue
+            sums = total.setdefault(key, {})
+            for bucket, delta in buckets.items():
+                sums[bucket] = sums.get(bucket, 0) + delta
+    return total

@@ -1,0 +1,153 @@
+-- Adds deltas to tallies and moves the watermark, in one step: all of it or nothing.
+--
+-- KEYS[1]  meta hash          KEYS[2]  feed stream        KEYS[3]  list of recent transactions
+-- KEYS[4+] tally hashes, one per group below, in order
+-- ARGV[1]  the epoch these deltas belong to
+-- ARGV[2]  number of compare-and-set triples; then for each: meta field, expected value, new value
+-- then     feed length to keep; version of the change, or '' for the watermark as stored; an element for KEYS[3], or ''
+-- then, for each tally hash: 'counter' and 'scope' for the feed ('' and '' writes none), number of buckets,
+--          then bucket, delta for each. Integers are decimal text: Lua's numbers are doubles.
+--
+-- Replies  {'applied'}                              done
+--          {'conflict', field, stored value}        another value is stored: nothing was done
+--          {'epoch', stored epoch or ''}            other or no tallies here: nothing was done
+--          {'unfit', key, bucket, reason}           a value that is no 64-bit integer, or would become none: nothing done
+--
+-- A script that fails half-way keeps what it wrote, so everything that can fail is checked before the first write. The
+-- server refuses the whole call for want of memory only before the first write as well.
+
+local meta, feed, recent = KEYS[1], KEYS[2], KEYS[3]
+
+local epoch = redis.call('HGET', meta, 'epoch')
+if epoch ~= ARGV[1] then return {'epoch', epoch or ''} end
+
+local at = 2
+local triples = tonumber(ARGV[at])
+local moves = {}
+for i = 1, triples do
+  local field, expected, new = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local stored = redis.call('HGET', meta, field) or ''
+  if stored ~= expected then return {'conflict', field, stored} end
+  moves[#moves + 1] = field
+  moves[#moves + 1] = new
+  at = at + 3
+end
+local feed_length, version, element = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+at = at + 4
+
+-- Exact sum of two 64-bit integers given as decimal text, or nil when it leaves the 64-bit range.
+-- Up to 15 digits doubles are exact; beyond, magnitudes are added or subtracted in limbs of 7 digits.
+local function limbs(digits)
+  local result = {}
+  for last = #digits, 1, -7 do
+    result[#result + 1] = tonumber(string.sub(digits, math.max(1, last - 6), last))
+  end
+  return result
+end
+
+local function magnitude_less(a, b)
+  if #a ~= #b then return #a < #b end
+  return a < b
+end
+
+local function stripped(digits)
+  digits = string.gsub(digits, '^0+', '')
+  return digits == '' and '0' or digits
+end
+
+local function joined(parts)
+  local text = {}
+  for i = #parts, 1, -1 do text[#text + 1] = string.format('%07d', parts[i]) end
+  return stripped(table.concat(text))
+end
+
+local function combined(a, b, sign)
+  local x, y, result, carry = limbs(a), limbs(b), {}, 0
+  for i = 1, math.max(#x, #y) do
+    local sum = (x[i] or 0) + sign * (y[i] or 0) + carry
+    carry = 0
+    if sum >= 10000000 then sum, carry = sum - 10000000, 1 end
+    if sum < 0 then sum, carry = sum + 10000000, -1 end
+    result[i] = sum
+  end
+  if carry == 1 then result[#result + 1] = 1 end
+  return joined(result)
+end
+
+local function long_add(a, b)
+  local a_negative, b_negative = string.sub(a, 1, 1) == '-', string.sub(b, 1, 1) == '-'
+  local x, y = stripped(string.gsub(a, '^-', '')), stripped(string.gsub(b, '^-', ''))
+  local digits, negative
+  if a_negative == b_negative then
+    digits, negative = combined(x, y, 1), a_negative
+  elseif magnitude_less(x, y) then
+    digits, negative = combined(y, x, -1), b_negative
+  else
+    digits, negative = combined(x, y, -1), a_negative
+  end
+  if digits == '0' then return '0' end
+  local limit = negative and '9223372036854775808' or '9223372036854775807'
+  if magnitude_less(limit, digits) then return nil end
+  return negative and '-' .. digits or digits
+end
+
+local function add(a, b)
+  if #a <= 15 and #b <= 15 then return string.format('%.0f', tonumber(a) + tonumber(b)) end
+  return long_add(a, b)
+end
+
+-- Lua's unpack is limited by its stack; 4,000 values stay well below.
+local CHUNK = 2000
+
+-- First pass: read, add and check; nothing is written yet.
+local writes = {}
+for k = 4, #KEYS do
+  local key = KEYS[k]
+  local counter, scope, buckets = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'hash' and kind ~= 'none' then return {'unfit', key, '', 'it is a ' .. kind .. ', not a hash'} end
+  local sets, gone, changes = {}, {}, {}
+  for first = 0, buckets - 1, CHUNK do
+    local names = {}
+    local count = math.min(CHUNK, buckets - first)
+    for i = 1, count do names[i] = ARGV[at + 1 + 2 * (first + i)] end
+    local stored = redis.call('HMGET', key, unpack(names))
+    for i = 1, count do
+      local value, delta = stored[i] or '0', ARGV[at + 2 + 2 * (first + i)]
+      if not string.match(value, '^-?%d+$') then return {'unfit', key, names[i], 'it holds no integer'} end
+      local sum = #value <= 20 and #delta <= 20 and add(value, delta) or nil
+      if not sum then return {'unfit', key, names[i], 'it would leave the 64-bit range'} end
+      if sum == '0' or sum == '-0' then
+        sum = '0'
+        gone[#gone + 1] = names[i]
+      else
+        sets[#sets + 1] = names[i]
+        sets[#sets + 1] = sum
+      end
+      changes[#changes + 1] = names[i]
+      changes[#changes + 1] = sum
+    end
+  end
+  writes[#writes + 1] = {key, counter, scope, sets, gone, changes}
+  at = at + 3 + 2 * buckets
+end
+
+-- Second pass: write.
+if #moves > 0 then redis.call('HSET', meta, unpack(moves)) end
+if version == '' then version = redis.call('HGET', meta, 'watermark') end
+for _, write in ipairs(writes) do
+  local key, counter, scope, sets, gone, changes = unpack(write)
+  for first = 1, #sets, 2 * CHUNK do
+    redis.call('HSET', key, unpack(sets, first, math.min(#sets, first + 2 * CHUNK - 1)))
+  end
+  for first = 1, #gone, CHUNK do
+    redis.call('HDEL', key, unpack(gone, first, math.min(#gone, first + CHUNK - 1)))
+  end
+  if counter ~= '' then
+    local sequence = string.format('%.0f', redis.call('HINCRBY', meta, 'sequence', 1))
+    local entry = cjson.encode({counter, scope, version, changes})
+    redis.call('XADD', feed, 'MAXLEN', '~', feed_length, sequence .. '-0', 'change', entry)
+  end
+end
+if element ~= '' then redis.call('RPUSH', recent, element) end
+return {'applied'}
