@@ -133,6 +133,4 @@ def free_port() -> int:
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return port
-    raise NotReadyError(
-        "no free port between 20000 and 32000 on 127.0.0.1", hint="end programs that listen there"
-    )
+    raise NotReadyError("no free port between 20000 and 32000 on 127.0.0.1", hint="end programs that listen there")

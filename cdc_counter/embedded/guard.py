@@ -80,6 +80,8 @@ def main() -> int:
     if pid == 0:
         try:
             execute(job["command"], job["user"], job["signal"])
+        except OSError as error:
+            os.write(2, f"{job['command'][0]}: {error}\n".encode())
         finally:
             os._exit(127)
     os.write(1, f"{pid}\n".encode())

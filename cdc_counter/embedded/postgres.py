@@ -30,9 +30,7 @@ DEFAULT_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
 _START_SECONDS = 60.0
 """Recovery after a crash is part of a start."""
 
-_STOP_SIGNALS = MappingProxyType(
-    {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-)
+_STOP_SIGNALS = MappingProxyType({"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT})
 _STATUS_LINE = 7
 """Line 8 of postmaster.pid is the status; see storage/pidfile.h (LOCK_FILE_LINE_PM_STATUS)."""
 
@@ -159,11 +157,7 @@ class PostgresServer:
         if not self.data_dir.exists():
             self.data_dir.mkdir(mode=0o700, parents=True)
             self._give(self.data_dir)
-        user = (
-            {}
-            if self._user is None
-            else {"user": self._user.uid, "group": self._user.gid, "extra_groups": []}
-        )
+        user = {} if self._user is None else {"user": self._user.uid, "group": self._user.gid, "extra_groups": []}
         options = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         result = subprocess.run(  # type: ignore[call-overload]  # the options of a switch of user are passed on as a dict
             [bin_dir / "initdb", "-D", self.data_dir, *options],
@@ -175,9 +169,7 @@ class PostgresServer:
         )
         if result.returncode != 0:
             reason = " | ".join(result.stderr.strip().splitlines()[-3:])
-            raise NotReadyError(
-                f"initdb failed in {self.data_dir}: {reason}", hint="name an empty folder for the data"
-            )
+            raise NotReadyError(f"initdb failed in {self.data_dir}: {reason}", hint="name an empty folder for the data")
 
     def _accepts_connections(self) -> bool:
         try:
@@ -185,9 +177,7 @@ class PostgresServer:
         except FileNotFoundError:
             return False
         # The pid is compared because a crash leaves the file of the previous run.
-        return (
-            len(lines) > _STATUS_LINE and int(lines[0]) == self.pid and lines[_STATUS_LINE].strip() == "ready"
-        )
+        return len(lines) > _STATUS_LINE and int(lines[0]) == self.pid and lines[_STATUS_LINE].strip() == "ready"
 
     def _give(self, folder: Path) -> None:
         if self._user is not None:

@@ -126,9 +126,7 @@ class RedisServer:
             return
         self._child.signal(number)
         if not self._child.wait(timeout):
-            raise NotReadyError(
-                f"Redis pid {self.pid} did not stop within {timeout:.0f} s", hint=f"read {self.log}"
-            )
+            raise NotReadyError(f"Redis pid {self.pid} did not stop within {timeout:.0f} s", hint=f"read {self.log}")
         self._child.release()
         self._child = None
 

@@ -1,0 +1,106 @@
+"""Real servers for every test: PostgreSQL 18 and Redis from wheels, PostgreSQL 15 where this machine has it.
+
+Tests that use `postgres` or `database` run on both versions. Without PostgreSQL 15 its half is deselected,
+and the summary of the run says so.
+"""
+
+from collections.abc import Iterator
+from typing import cast
+
+import psycopg
+import pytest
+
+from cdc_counter.embedded import PostgresServer, RedisServer
+from tests.rig.databases import fresh_database
+from tests.rig.redis import flush
+from tests.rig.servers import POSTGRES15_VARIABLE, postgres15_bin_dir
+
+_NOT_RUN = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs PostgreSQL 15, and deselect it where there is none."""
+    needing = [item for item in items if _needs_postgres15(item)]
+    for item in needing:
+        item.add_marker("postgres15")
+    if needing and postgres15_bin_dir() is None:
+        config.stash[_NOT_RUN] = len(needing)
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [item for item in items if item not in needing]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was not tested."""
+    if not_run := config.stash.get(_NOT_RUN, 0):
+        terminalreporter.section("not tested", yellow=True)
+        terminalreporter.line(
+            f"{not_run} tests were not run on PostgreSQL 15: no server program found. Install postgresql-15, or"
+            f" name its bin folder in ${POSTGRES15_VARIABLE}. On PostgreSQL 18 the same tests were run."
+        )
+
+
+def _needs_postgres15(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return (
+        item.get_closest_marker("postgres15") is not None
+        or "postgres15" in item.fixturenames
+        or parameters.get("postgres") == "15"
+    )
+
+
+@pytest.fixture(scope="session")
+def postgres18() -> Iterator[PostgresServer]:
+    """PostgreSQL 18, shared by all tests; fsync is off, for nothing here tests a power failure."""
+    with PostgresServer(fsync=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres15() -> Iterator[PostgresServer]:
+    """PostgreSQL 15, the oldest supported version; tests that need it are deselected where it is missing."""
+    with PostgresServer(bin_dir=postgres15_bin_dir(), fsync=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["18", "15"], ids=["postgres18", "postgres15"])
+def postgres(request: pytest.FixtureRequest) -> PostgresServer:
+    """Each supported PostgreSQL in turn. `@pytest.mark.parametrize("postgres", ["18"], indirect=True)` picks one."""
+    return cast("PostgresServer", request.getfixturevalue(f"postgres{request.param}"))
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[str]:
+    """Give the dsn of a fresh database, as its superuser."""
+    with fresh_database(postgres) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def database18(postgres18: PostgresServer) -> Iterator[str]:
+    """As `database`, on PostgreSQL 18 only: where the version can't matter."""
+    with fresh_database(postgres18) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection]:
+    """Open an autocommit connection to `database`."""
+    with psycopg.connect(database, autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Share one Redis among all tests. Use `redis_url` for an empty one."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """Give the URL of a Redis that runs and is empty, also after a test that crashed it."""
+    redis_server.start()
+    flush(redis_server.port)
+    return redis_server.url
