@@ -1,0 +1,16 @@
+"""The command line: one file per command, no logic. What goes wrong is turned into words and an exit code here.
+
+Commands import what they call inside their functions, so that help and completion answer at once.
+"""
+
+from cdc_counter.cli.demo import demo
+from cdc_counter.cli.drop import drop
+from cdc_counter.cli.init import init
+from cdc_counter.cli.program import program
+from cdc_counter.cli.run import run
+from cdc_counter.cli.status import status
+from cdc_counter.cli.watch import watch
+
+main = program
+for _command in (init, run, status, watch, drop, demo):
+    main.add_command(_command)

@@ -1,0 +1,11 @@
+"""Which halves of the product one process runs."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """ALL is both in one process."""
+
+    ALL = "all"
+    CONSUMER = "consumer"
+    GATEWAY = "gateway"
