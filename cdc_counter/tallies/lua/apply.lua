@@ -32,6 +32,9 @@ for i = 1, triples do
   moves[#moves + 1] = new
   at = at + 3
 end
+local sequence = redis.call('HGET', meta, 'sequence') or '0'
+if not string.match(sequence, '^%d+$') then return {'unfit', meta, 'sequence', 'it holds no integer'} end
+sequence = tonumber(sequence)
 local feed_length, version, element = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
 at = at + 4
 
@@ -132,8 +135,15 @@ for k = 4, #KEYS do
   at = at + 3 + 2 * buckets
 end
 
--- Second pass: write.
-if #moves > 0 then redis.call('HSET', meta, unpack(moves)) end
+-- Second pass: write. Feed and list are conveniences: one of the wrong type is replaced, which readers see as a gap.
+local function append(key, ...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then
+    redis.call('DEL', key)
+    redis.call(...)
+  end
+end
+
 if version == '' then version = redis.call('HGET', meta, 'watermark') end
 for _, write in ipairs(writes) do
   local key, counter, scope, sets, gone, changes = unpack(write)
@@ -144,10 +154,14 @@ for _, write in ipairs(writes) do
     redis.call('HDEL', key, unpack(gone, first, math.min(#gone, first + CHUNK - 1)))
   end
   if counter ~= '' then
-    local sequence = string.format('%.0f', redis.call('HINCRBY', meta, 'sequence', 1))
+    sequence = sequence + 1
     local entry = cjson.encode({counter, scope, version, changes})
-    redis.call('XADD', feed, 'MAXLEN', '~', feed_length, sequence .. '-0', 'change', entry)
+    local id = string.format('%.0f-0', sequence)
+    append(feed, 'XADD', feed, 'MAXLEN', '~', feed_length, id, 'change', entry)
   end
 end
-if element ~= '' then redis.call('RPUSH', recent, element) end
+if element ~= '' then append(recent, 'RPUSH', recent, element) end
+moves[#moves + 1] = 'sequence'
+moves[#moves + 1] = string.format('%.0f', sequence)
+redis.call('HSET', meta, unpack(moves))
 return {'applied'}

@@ -1,0 +1,68 @@
+"""What is known of an installed counter, and where its deltas go in each state."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import Enum, auto
+from typing import Any
+
+from cdc_counter.core.reading import CounterInfo, CounterState
+
+
+class Route(Enum):
+    """Where a counter's deltas are added."""
+
+    TALLY = auto()
+    HIDDEN = auto()
+    NOWHERE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class CounterRecord:
+    """One counter as kept in Redis. `reason` says why it is not live, `since` (unix seconds) since when.
+
+    `quarantined`: a tally of it can't be written (wrong type, 64-bit overflow), so its deltas are left out until it is
+    rebuilt; the others go on.
+    """
+
+    id: int
+    name: str
+    state: CounterState
+    scoped: bool
+    scale: int = 0
+    quarantined: bool = False
+    reason: str = ""
+    since: float = 0.0
+
+    @property
+    def info(self) -> CounterInfo:
+        """What readers need."""
+        return CounterInfo(self.name, self.scoped, self.state, self.scale)
+
+    @property
+    def awaits_seed(self) -> bool:
+        """Whether its tallies are being, or are to be, counted from the table."""
+        return self.state in (CounterState.SEEDING, CounterState.REBUILDING)
+
+    def moved_to(
+        self, state: CounterState, now: float, reason: str = "", *, quarantined: bool = False
+    ) -> "CounterRecord":
+        """Return the record in another state."""
+        return replace(self, state=state, reason=reason, quarantined=quarantined, since=now)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain dict that is stored as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "CounterRecord":
+        """Read back what `to_json` gave; raises TypeError, KeyError or ValueError on foreign data."""
+        return cls(**{**data, "state": CounterState(data["state"])})
+
+
+def route_of(record: CounterRecord | None, activated: frozenset[int]) -> Route:
+    """Return where deltas go: a counter that awaits its seed takes part only once its snapshot is fixed."""
+    if record is None or record.quarantined:
+        return Route.NOWHERE
+    if record.awaits_seed:
+        return Route.HIDDEN if record.id in activated else Route.NOWHERE
+    return Route.TALLY

@@ -1,0 +1,1 @@
+"""The only user of redis: where the tallies, their watermark and the feed live, and how they are written and read."""

@@ -1,0 +1,61 @@
+"""Connections to Redis, and what its errors mean here.
+
+The client never retries by itself: what a lost reply means is decided by the compare-and-set, one level up.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
+
+from cdc_counter.errors import CdcCounterError, NotReadyError, UnreachableError
+
+_TIMEOUT: Final = 5.0
+"""Seconds for a connection or a reply. A script call takes milliseconds; a forking or loading server may take seconds."""
+
+_PASSING: Final = (
+    "LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "OOM", "NOMASTERLINK",
+)  # fmt: skip
+"""Error codes of a server that may recover: nothing was written, the same call is tried again."""
+
+
+def connect(url: str) -> Redis:
+    """Return a client that connects on first use. Values come as bytes."""
+    return Redis.from_url(
+        url,
+        protocol=2,
+        socket_timeout=_TIMEOUT,
+        socket_connect_timeout=_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+async def command(client: Redis, *arguments: str | bytes | int) -> Any:
+    """Send one command; the reply's shape is the one Redis documents, with maps as dicts and texts as bytes."""
+    # The library's own methods are typed for a synchronous client as well, so that every reply may be anything.
+    return await client.execute_command(*arguments)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """Turn redis errors into this project's; `what` says what was tried."""
+    try:
+        yield
+    except RedisError as error:
+        raise _translate(error, what) from error
+    except (OSError, TimeoutError) as error:
+        raise UnreachableError(f"redis: {what}: {error or type(error).__name__}") from error
+
+
+def _translate(error: RedisError, what: str) -> CdcCounterError:
+    message = f"redis: {what}: {error}"
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return NotReadyError(message, hint="give the Redis user of redis.url the rights listed in docs/operations.md")
+    if isinstance(error, ResponseError) and not str(error).startswith(_PASSING):
+        return CdcCounterError(message)
+    return UnreachableError(message)

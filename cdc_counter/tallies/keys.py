@@ -1,0 +1,55 @@
+"""The names of everything kept in Redis. Scopes stand last, so that any text is safe in them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+_GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names under one prefix. On a Redis Cluster the prefix must hold a {hash tag}."""
+
+    prefix: str
+
+    @property
+    def meta(self) -> str:
+        """Hash: epoch and what identifies it, watermark, partial, sequence."""
+        return f"{self.prefix}:meta"
+
+    @property
+    def counters(self) -> str:
+        """Hash: counter name -> its record as JSON."""
+        return f"{self.prefix}:counters"
+
+    @property
+    def feed(self) -> str:
+        """Stream of changed values; ids are consecutive numbers, so that a gap shows."""
+        return f"{self.prefix}:feed"
+
+    @property
+    def recent(self) -> str:
+        """List: identifiers of applied transactions that may still be invisible to a new snapshot."""
+        return f"{self.prefix}:recent"
+
+    @property
+    def status(self) -> str:
+        """String: the consumer's last report as JSON."""
+        return f"{self.prefix}:status"
+
+    def tally(self, counter: str, scope: str) -> str:
+        """Hash: bucket -> integer, zero fields absent."""
+        return f"{self.prefix}:tally:{counter}:{scope}"
+
+    def hidden(self, counter: str, scope: str) -> str:
+        """The same while the counter is seeded, where no reader looks."""
+        return f"{self.prefix}:seeding:{counter}:{scope}"
+
+    def all_tallies(self, counter: str, *, hidden: bool = False) -> str:
+        """Return the SCAN pattern of a counter's tallies."""
+        kind = "seeding" if hidden else "tally"
+        return f"{self.prefix.translate(_GLOB)}:{kind}:{counter}:*"
+
+    def everything(self) -> str:
+        """Return the SCAN pattern of all keys of this prefix."""
+        return f"{self.prefix.translate(_GLOB)}:*"

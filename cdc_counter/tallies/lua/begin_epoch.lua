@@ -1,0 +1,21 @@
+-- Starts a new lifetime of tallies: a new watermark, every counter to be seeded. Tallies themselves stay until replaced,
+-- so that readers have the last known values, marked as such.
+--
+-- KEYS[1]  meta hash   KEYS[2]  hash of counters   KEYS[3]  feed stream   KEYS[4]  list of recent transactions
+-- ARGV[1]  the epoch stored now, '' for none: compared, so that two callers can't both begin one
+-- ARGV[2]  feed length   ARGV[3]  lowest number for the feed to go on from   ARGV[4]  number of meta pairs
+-- then     field, value for each pair; then counter name, record for each counter
+--
+-- Replies  {'applied'}  or  {'epoch', stored epoch or ''}  when another one is stored: nothing was done
+
+local stored = redis.call('HGET', KEYS[1], 'epoch') or ''
+if stored ~= ARGV[1] then return {'epoch', stored} end
+local sequence = math.max(tonumber(redis.call('HGET', KEYS[1], 'sequence') or '0'), tonumber(ARGV[3])) + 1
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
+local pairs_end = 4 + 2 * tonumber(ARGV[4])
+for i = 5, pairs_end, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = pairs_end + 1, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+local id = string.format('%.0f', sequence)
+redis.call('HSET', KEYS[1], 'sequence', id)
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[2], id .. '-0', 'reset', '')
+return {'applied'}

@@ -1,0 +1,140 @@
+"""The reading side: one scope at one watermark, and the feed of changed values.
+
+Owns reading only; it never writes. A missing watermark is never zero: without tallies there is an error, not an empty
+answer.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import orjson
+from redis.asyncio import Redis
+
+from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.reading import Change, CounterInfo, CounterState, FeedEntry, Gap, Reading, Reset
+from cdc_counter.core.status import StreamStatus
+from cdc_counter.errors import UnreachableError
+from cdc_counter.tallies.connection import command, translated_errors
+from cdc_counter.tallies.keys import Keys
+
+_BLOCK_MS: Final = 1000
+"""How long one read of the feed waits; after it the feed's number is compared, to notice that tallies were lost."""
+
+_RETRY: Final = 0.2
+"""Seconds between attempts while Redis is away."""
+
+_ENTRIES: Final = 1000
+
+
+class TallyReader:
+    """Reads one prefix. `blocking` is a client of its own for the feed, whose reads wait."""
+
+    def __init__(self, client: Redis, blocking: Redis, prefix: str) -> None:
+        self._client = client
+        self._blocking = blocking
+        self._keys = Keys(prefix)
+
+    async def counter(self, name: str) -> CounterInfo | None:
+        """Return what is known of a counter; None for an unknown one."""
+        with translated_errors("reading a counter"):
+            raw: bytes | None = await command(self._client, "HGET", self._keys.counters, name)
+        return None if raw is None else CounterRecord.from_json(orjson.loads(raw)).info
+
+    async def counters(self) -> list[CounterRecord]:
+        """Return every counter's record, by name."""
+        with translated_errors("reading the counters"):
+            raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.counters)
+        return sorted((CounterRecord.from_json(orjson.loads(v)) for v in raw.values()), key=lambda record: record.name)
+
+    async def read(self, counter: str, scope: str) -> Reading:
+        """Return one scope's buckets with the watermark they are true for; raises UnreachableError without tallies."""
+        with translated_errors("reading tallies"):
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.hmget(self._keys.meta, ["epoch", "watermark", "sequence"])
+                pipe.hget(self._keys.counters, counter)
+                pipe.hgetall(self._keys.tally(counter, scope))
+                (epoch, watermark, sequence), raw, values = await pipe.execute()
+        if epoch is None or watermark is None:
+            raise UnreachableError(
+                f"redis has no tallies under prefix {self._keys.prefix!r}",
+                hint="check redis.url and redis.prefix, or run 'cdc-counter init'",
+            )
+        if raw is None:
+            raise UnreachableError(f"counter {counter!r} was removed", hint="check the counter's name")
+        record = CounterRecord.from_json(orjson.loads(raw))
+        # What is there while a counter is first seeded is nobody's number.
+        shown = {} if record.state is CounterState.SEEDING else values
+        return Reading(
+            counter=counter,
+            scope=scope,
+            values={bucket.decode(): int(value) for bucket, value in shown.items()},
+            version=Lsn.from_version(watermark.decode()),
+            epoch=epoch.decode(),
+            state=record.state,
+            sequence=int(sequence or 0),
+            scale=record.scale,
+        )
+
+    async def status(self) -> StreamStatus | None:
+        """Return the consumer's last report; None when there is none."""
+        with translated_errors("reading the consumer's report"):
+            raw: bytes | None = await command(self._client, "GET", self._keys.status)
+        return None if raw is None else StreamStatus.from_json(orjson.loads(raw))
+
+    async def sequence(self) -> int:
+        """Return the number of the feed's last entry."""
+        with translated_errors("reading the feed's number"):
+            raw: bytes | None = await command(self._client, "HGET", self._keys.meta, "sequence")
+        return int(raw or 0)
+
+    async def follow(self) -> AsyncIterator[list[FeedEntry]]:
+        """Yield the feed's entries from now on, in order, for ever; a Gap stands where some were missed."""
+        last: int | None = None
+        while True:
+            try:
+                if last is None:
+                    last = await self.sequence()
+                    yield [Gap(last)]
+                raw = await self._read_feed(last)
+                if not raw:
+                    last = await self._unless_lost(last)
+                    continue
+            except UnreachableError:
+                await asyncio.sleep(_RETRY)
+                continue
+            entries: list[FeedEntry] = []
+            for identifier, fields in raw:
+                number = int(identifier.partition(b"-")[0])
+                if number != last + 1:
+                    entries.append(Gap(number - 1))
+                last = number
+                entries.append(_entry(number, fields))
+            yield entries
+
+    async def _read_feed(self, last: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        with translated_errors("reading the feed"):
+            reply: Any = await command(
+                self._blocking, "XREAD", "COUNT", _ENTRIES, "BLOCK", _BLOCK_MS, "STREAMS", self._keys.feed, f"{last}-0"
+            )
+        return list(reply[0][1]) if reply else []
+
+    async def _unless_lost(self, last: int) -> int | None:
+        """Return `last`, or None when the feed's number says that entries were lost or started again."""
+        if await self.sequence() == last:
+            return last
+        # One more look: an entry may have come between the two reads.
+        return last if await self._has_next(last) else None
+
+    async def _has_next(self, last: int) -> bool:
+        with translated_errors("reading the feed"):
+            return bool(await self._client.xrange(self._keys.feed, f"{last + 1}-0", f"{last + 1}-0", count=1))
+
+
+def _entry(number: int, fields: dict[bytes, bytes]) -> FeedEntry:
+    if b"change" in fields:
+        counter, scope, version, flat = orjson.loads(fields[b"change"])
+        values = {bucket: int(value) for bucket, value in zip(flat[::2], flat[1::2], strict=True)}
+        return Change(number, counter, scope, values, Lsn.from_version(version))
+    return Reset(number, fields.get(b"reset", b"").decode() or None)

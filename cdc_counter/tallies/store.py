@@ -1,0 +1,243 @@
+"""The writing side: tallies, watermark, states and the consumer's report.
+
+Every write but the report is a script that compares the epoch first, so that a process that was asleep, or that talks
+to the wrong Redis, changes nothing.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from redis.asyncio import Redis
+
+from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.lifecycle import Epoch, Stored
+from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit
+from cdc_counter.core.status import StreamStatus
+from cdc_counter.core.watermark import Watermark
+from cdc_counter.errors import CdcCounterError, ReseedNeededError
+from cdc_counter.tallies.connection import command, translated_errors
+from cdc_counter.tallies.keys import Keys
+from cdc_counter.tallies.scripts import Script
+
+_SCAN_COUNT: Final = 1000
+_PUBLISH_CHUNK: Final = 1000
+"""Renames per script call: about 2 ms."""
+
+_STATUS_TTL: Final = 3600
+"""Seconds that the last report stays readable after its consumer is gone: long enough to see why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scripts:
+    apply: Script
+    begin_epoch: Script
+    set_counter: Script
+    publish: Script
+
+
+class TallyStore:
+    """Writes one prefix. `feed_length` is how many feed entries are kept, about."""
+
+    def __init__(self, client: Redis, prefix: str, feed_length: int) -> None:
+        self._client = client
+        self._keys = Keys(prefix)
+        self._feed_length = str(feed_length)
+        self._scripts = _Scripts(*(Script.load(n) for n in ("apply", "begin_epoch", "set_counter", "publish")))
+
+    async def load(self) -> Stored | None:
+        """Return the stored epoch and watermark; None when there are no tallies. Raises ReseedNeededError on foreign data."""
+        with translated_errors("reading the watermark"):
+            raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.meta)
+        if not raw:
+            return None
+        meta = {name.decode(): value.decode() for name, value in raw.items()}
+        try:
+            epoch = Epoch(
+                meta["epoch"],
+                meta["system_identifier"],
+                int(meta["database_oid"]),
+                int(meta["timeline"]),
+                meta["slot"],
+            )
+            return Stored(epoch, Watermark.from_stored(meta["watermark"], meta.get("partial", "")))
+        except (KeyError, ValueError, CdcCounterError) as error:
+            raise ReseedNeededError(f"redis key {self._keys.meta} is damaged: {error!r}") from error
+
+    async def counters(self) -> dict[str, CounterRecord]:
+        """Return every counter's record by name."""
+        with translated_errors("reading the counters"):
+            raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.counters)
+        return {name.decode(): CounterRecord.from_json(orjson.loads(value)) for name, value in raw.items()}
+
+    async def recent(self) -> list[str]:
+        """Return the elements noted with `apply` and not yet trimmed, oldest first."""
+        with translated_errors("reading recent transactions"):
+            raw: list[bytes] = await command(self._client, "LRANGE", self._keys.recent, 0, -1)
+        return [element.decode() for element in raw]
+
+    async def trim_recent(self, count: int) -> None:
+        """Forget the oldest `count` elements."""
+        with translated_errors("trimming recent transactions"):
+            await command(self._client, "LTRIM", self._keys.recent, count, -1)
+
+    async def apply(
+        self, epoch: str, moves: Sequence[Move], groups: Sequence[TallyGroup], *, version: str = "", note: str = ""
+    ) -> Outcome:
+        """Add deltas and move meta fields in one step, or do nothing.
+
+        `version` is what the feed says of the change ('' for the stored watermark); `note` is kept in the list of
+        recent transactions. A conflict that shows the very value to be set is an earlier call whose reply was lost: it
+        counts as applied. Raises UnreachableError when there was no answer: call again with the same arguments.
+        """
+        keys = [self._keys.meta, self._keys.feed, self._keys.recent]
+        arguments: list[str | bytes] = [epoch, str(len(moves))]
+        for move in moves:
+            arguments += (move.field, move.expected, move.new)
+        arguments += (self._feed_length, version, note)
+        for group in groups:
+            if group.hidden:
+                keys.append(self._keys.hidden(group.counter, group.scope))
+                arguments += ("", "", str(len(group.deltas)))
+            else:
+                keys.append(self._keys.tally(group.counter, group.scope))
+                arguments += (group.counter, group.scope, str(len(group.deltas)))
+            for bucket, delta in group.deltas.items():
+                arguments += (bucket, str(delta))
+        with translated_errors("applying deltas"):
+            reply = await self._scripts.apply.call(self._client, keys, arguments)
+        match reply:
+            case ["applied"]:
+                return Applied()
+            case ["conflict", field, stored]:
+                done = any(move.field == field and move.new == stored for move in moves)
+                return Applied() if done else Conflict(field, stored)
+            case ["unfit", key, bucket, reason]:
+                group_of = dict(zip(keys[3:], groups, strict=True))
+                return Unfit(key, bucket, reason, group_of.get(key))
+            case _:
+                return _other_epoch(reply)
+
+    async def begin_epoch(self, replacing: str, stored: Stored, records: Iterable[CounterRecord], now: float) -> None:
+        """Start a new lifetime of tallies in place of the epoch `replacing` ('' for none).
+
+        Raises ReseedNeededError when another epoch is stored: somebody else began one.
+        """
+        meta: dict[str, str] = {
+            "epoch": stored.epoch.identity,
+            "system_identifier": stored.epoch.system_identifier,
+            "database_oid": str(stored.epoch.database_oid),
+            "timeline": str(stored.epoch.timeline),
+            "slot": stored.epoch.slot,
+            "watermark": stored.watermark.lsn.version,
+            "partial": "",
+        }
+        # The feed's numbers continue from the clock, so that a reader of lost tallies always sees a gap.
+        arguments: list[str | bytes] = [replacing, self._feed_length, str(int(now * 1000)), str(len(meta))]
+        for pair in meta.items():
+            arguments += pair
+        for record in records:
+            arguments += (record.name, orjson.dumps(record.to_json()))
+        keys = [self._keys.meta, self._keys.counters, self._keys.feed, self._keys.recent]
+        with translated_errors("beginning an epoch"):
+            reply = await self._scripts.begin_epoch.call(self._client, keys, arguments)
+        # A lost reply: the epoch that is stored is the one to be begun.
+        if reply != ["applied"] and reply != ["epoch", stored.epoch.identity]:
+            raise ReseedNeededError(
+                f"redis holds epoch {reply[-1]!r} instead of {replacing!r}: somebody else began one"
+            )
+
+    async def set_counter(self, epoch: str, record: CounterRecord) -> Outcome:
+        """Write a counter's record and tell readers to look again."""
+        return await self._write_counter(epoch, record.name, orjson.dumps(record.to_json()))
+
+    async def remove_counter(self, epoch: str, name: str) -> Outcome:
+        """Remove a counter's record and all its tallies."""
+        outcome = await self._write_counter(epoch, name, b"")
+        if isinstance(outcome, Applied):
+            await self._delete(self._keys.all_tallies(name))
+            await self.discard_hidden(name)
+        return outcome
+
+    async def discard_hidden(self, counter: str) -> None:
+        """Delete what an unfinished seed left."""
+        await self._delete(self._keys.all_tallies(counter, hidden=True))
+
+    async def publish(self, epoch: str, counter: str) -> AsyncIterator[int]:
+        """Put the seeded tallies in place of the old ones; yields the number of scopes done so far.
+
+        Repeatable: after a crash it is called again from the start. Deltas must not be applied to this counter
+        meanwhile. Raises ReseedNeededError when the epoch is another one.
+        """
+        scopes = await self._scopes(counter, hidden=True)
+        done = 0
+        for first in range(0, len(scopes), _PUBLISH_CHUNK):
+            keys = [self._keys.meta]
+            for scope in scopes[first : first + _PUBLISH_CHUNK]:
+                keys += (self._keys.hidden(counter, scope), self._keys.tally(counter, scope))
+            with translated_errors("publishing seeded tallies"):
+                reply = await self._scripts.publish.call(self._client, keys, [epoch])
+            if reply != ["applied"]:
+                raise ReseedNeededError(f"redis holds epoch {reply[-1]!r} instead of {epoch!r}")
+            done += len(scopes[first : first + _PUBLISH_CHUNK])
+            yield done
+
+    async def delete_gone(self, counter: str) -> None:
+        """Delete old tallies of scopes that the seed has none for: to be called once before `publish`."""
+        kept = set(await self._scopes(counter, hidden=True))
+        gone = [scope for scope in await self._scopes(counter, hidden=False) if scope not in kept]
+        for first in range(0, len(gone), _SCAN_COUNT):
+            await self._unlink(
+                [self._keys.tally(counter, scope).encode() for scope in gone[first : first + _SCAN_COUNT]]
+            )
+
+    async def report(self, status: StreamStatus) -> None:
+        """Store the consumer's report of itself."""
+        with translated_errors("reporting"):
+            await self._client.set(self._keys.status, orjson.dumps(status.to_json()), ex=_STATUS_TTL)
+
+    async def delete_everything(self) -> int:
+        """Delete every key of this prefix; returns how many there were."""
+        return await self._delete(self._keys.everything())
+
+    async def _write_counter(self, epoch: str, name: str, record: bytes) -> Outcome:
+        keys = [self._keys.meta, self._keys.counters, self._keys.feed]
+        with translated_errors(f"writing counter {name}"):
+            reply = await self._scripts.set_counter.call(self._client, keys, [epoch, name, record, self._feed_length])
+        return Applied() if reply == ["applied"] else _other_epoch(reply)
+
+    async def _scan(self, pattern: str) -> AsyncIterator[bytes]:
+        seen: set[bytes] = set()  # SCAN may return a key twice
+        with translated_errors("listing tallies"):
+            async for key in self._client.scan_iter(match=pattern, count=_SCAN_COUNT):
+                if key not in seen:
+                    seen.add(key)
+                    yield key
+
+    async def _scopes(self, counter: str, *, hidden: bool) -> list[str]:
+        prefix = self._keys.hidden(counter, "") if hidden else self._keys.tally(counter, "")
+        pattern = self._keys.all_tallies(counter, hidden=hidden)
+        return [key.decode().removeprefix(prefix) async for key in self._scan(pattern)]
+
+    async def _delete(self, pattern: str) -> int:
+        chunk: list[bytes] = []
+        deleted = 0
+        async for key in self._scan(pattern):
+            chunk.append(key)
+            if len(chunk) == _SCAN_COUNT:
+                deleted += await self._unlink(chunk)
+                chunk = []
+        return deleted + (await self._unlink(chunk) if chunk else 0)
+
+    async def _unlink(self, keys: Sequence[bytes]) -> int:
+        with translated_errors("deleting tallies"):
+            return int(await self._client.unlink(*keys))
+
+
+def _other_epoch(reply: Sequence[str]) -> OtherEpoch:
+    match reply:
+        case ["epoch", stored]:
+            return OtherEpoch(stored)
+        case _:
+            raise CdcCounterError(f"unexpected script reply {reply!r}")
