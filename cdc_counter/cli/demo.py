@@ -11,11 +11,12 @@ from cdc_counter.errors import ExitCode
 
 
 @click.command(
+    short_help="Show it all on servers of its own.",
     epilog=closing(
         "cdc-counter demo",
         "cdc-counter demo --port 8500",
         exit_codes="0 stopped as asked, 1 the port is taken or a server did not start.",
-    )
+    ),
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8400, show_default=True, help="Of the page; 0 = any.")
 @log_options(level="warning")

@@ -9,11 +9,12 @@ from cdc_counter.errors import ExitCode
 
 
 @click.command(
+    short_help="Remove everything again.",
     epilog=closing(
         "cdc-counter drop",
         "cdc-counter drop --yes           in scripts",
         exit_codes="0 removed (or nothing was there), 1 not confirmed, 4 unreachable, or the slot is in use.",
-    )
+    ),
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @everywhere

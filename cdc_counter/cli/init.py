@@ -9,12 +9,13 @@ from cdc_counter.errors import ExitCode
 
 
 @click.command(
+    short_help="Install the counters and seed them.",
     epilog=closing(
         "cdc-counter init",
         "cdc-counter init --print-sql > migration.sql",
         "cdc-counter init --reseed        after exit code 6: Redis or the slot was lost",
         exit_codes="0 installed, 2 a counter can't be declared so, 3 a server is not ready, 4 unreachable or busy.",
-    )
+    ),
 )
 @click.option("--reseed", is_flag=True, help="Rebuild every tally from the tables: a new epoch.")
 @click.option("--print-sql", is_flag=True, help="Print the SQL for a DBA to run, change nothing.")
@@ -30,14 +31,14 @@ def init(*, reseed: bool, print_sql: bool) -> ExitCode:
     It can be run again at any time: after a crash it goes on where it was, after a change of the configuration it
     does what is missing, and when nothing is missing it says so.
     """
+    if print_sql and reseed:
+        raise click.UsageError("--print-sql and --reseed exclude each other: seeding is not SQL alone")
+    config = configuration()
+    config.require_counters()
     from cdc_counter import wiring  # noqa: PLC0415 - help must not wait for database drivers
     from cdc_counter.cli.progress import InitDisplay, report_init  # noqa: PLC0415 - nor for rich
 
-    config = configuration()
-    config.require_counters()
     if print_sql:
-        if reseed:
-            raise click.UsageError("--print-sql and --reseed exclude each other: seeding is not SQL alone")
         click.echo(asyncio.run(wiring.print_sql(config)))
         return ExitCode.OK
     with InitDisplay() as display:

@@ -1,6 +1,6 @@
 """The root command and the options that every command takes, before or after the command's name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -66,16 +66,27 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
 class Program(click.Group):
     """A group whose every failure ends in one place: words on stderr and an exit code."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run a command line; ends the process unless `standalone_mode` is off."""
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         invocation = Invocation()
 
         def work() -> Any:
-            return super(Program, self).main(*args, standalone_mode=False, obj=invocation, **extra)
+            return self.main(args, prog_name, complete_var, standalone_mode=False, **{"obj": invocation, **extra})
 
         raise SystemExit(exit_code_of(work, lambda: invocation.debug))
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """Return the commands in the order in which one needs them."""
+        return list(self.commands)
 
 
 @click.group(

@@ -17,13 +17,14 @@ _log = logging.getLogger("cdc_counter.run")
 
 
 @click.command(
+    short_help="Keep the numbers exact and push them.",
     epilog=closing(
         "cdc-counter run",
         "cdc-counter run --role consumer --log-format json",
         "cdc-counter run --role gateway",
         exit_codes="0 stopped as asked, 3 init has not been run, 5 the servers are not the ones the tallies came "
         "from, 6 reseed needed.",
-    )
+    ),
 )
 @click.option(
     "--role",

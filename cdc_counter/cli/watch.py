@@ -11,11 +11,12 @@ from cdc_counter.errors import ExitCode
 
 
 @click.command(
+    short_help="Show live numbers in the terminal.",
     epilog=closing(
         "cdc-counter watch open_by_channel 42",
         "cdc-counter watch amount_by_shop --json",
         exit_codes="2 no such counter, 4 Redis is unreachable, 130 ended by Ctrl-C.",
-    )
+    ),
 )
 @click.argument("counter")
 @click.argument("scope", default=NO_KEY)
