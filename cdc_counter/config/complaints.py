@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from cdc_counter.config.redaction import MASK, redacted
 
-_SECRET_KEYS: Final = frozenset({"secret", "password", "token"})
+_SECRET_KEYS: Final = frozenset({"auth", "secret"})
 _LONGEST_VALUE: Final = 120
 
 # Pydantic's sentences are about Python; these are about the file. Others are shown as they are.
@@ -91,8 +91,15 @@ def _line(details: ErrorDetails, data: Mapping[str, Any], model: type[BaseModel]
             if constraint is None:
                 sentence = details["msg"][:1].lower() + details["msg"][1:]
             else:
-                sentence = constraint.format(**{**details.get("ctx", {}), "key": key})
+                limits = {name: _plain(limit) for name, limit in details.get("ctx", {}).items()}
+                sentence = constraint.format(**{**limits, "key": key})
+            if isinstance(details["input"], dict):  # a whole section, which may hold a secret
+                return f"{where}: {sentence}"
             return f"{where} = {shown_value(key, details['input'])}: {sentence}"
+
+
+def _plain(limit: object) -> object:
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 def _unknown(location: Sequence[int | str], data: Mapping[str, Any], model: type[BaseModel]) -> str:
