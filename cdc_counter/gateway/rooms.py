@@ -33,8 +33,21 @@ class Unsent:
 class Room:
     """Current values of one scope. `sequence` is the last feed entry they include."""
 
-    __slots__ = ("_changed", "_late", "_late_version", "_sent", "epoch", "key", "ready", "scale", "sequence", "state")
-    __slots__ += ("values", "version")
+    __slots__ = (
+        "_changed",
+        "_late",
+        "_late_version",
+        "_sent",
+        "epoch",
+        "generation",
+        "key",
+        "ready",
+        "scale",
+        "sequence",
+        "state",
+        "values",
+        "version",
+    )
 
     def __init__(self, key: RoomKey) -> None:
         self.key = key
@@ -45,14 +58,21 @@ class Room:
         self.state = CounterState.STALE
         self.scale = 0
         self.ready = False
+        self.generation = 0
         self._sent = -1
         self._changed: dict[str, int] = {}
         self._late: dict[str, tuple[int, int]] = {}
         self._late_version: tuple[int, Lsn] = (-1, ZERO)
 
     def expect_reading(self) -> None:
-        """Stop showing what is here until a reading taken after this call is installed."""
+        """Stop showing what is here until a reading taken after this call is installed.
+
+        `generation` tells a reading taken before from one taken after: sequences may start anew with a new feed, so
+        they can't.
+        """
         self.ready = False
+        self.generation += 1
+        self._forget()
 
     def apply(self, change: Change) -> bool:
         """Take one feed entry; return whether there is now something to send."""
@@ -82,10 +102,8 @@ class Room:
         if late_sequence > reading.sequence:
             self.sequence = late_sequence
             self.version = max(self.version, late_version)
-        self._late.clear()
-        self._late_version = (-1, ZERO)
         # Everybody gets the whole reading, so nothing of it is left to be sent as a change.
-        self._changed.clear()
+        self._forget()
         self._sent = self.sequence
         self.ready = True
 
@@ -96,6 +114,11 @@ class Room:
         sequences, self._changed = self._changed, {}
         after, self._sent = self._sent, self.sequence
         return Unsent({bucket: self.values.get(bucket, 0) for bucket in sequences}, sequences, after)
+
+    def _forget(self) -> None:
+        self._changed.clear()
+        self._late.clear()
+        self._late_version = (-1, ZERO)
 
     def _put(self, bucket: str, value: int) -> None:
         if value:

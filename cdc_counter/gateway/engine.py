@@ -1,0 +1,241 @@
+"""The connections below Socket.IO: admission, limits on what comes in, bounds on what waits to go out.
+
+python-socketio bounds neither: it queues for a client that never reads until memory ends, keeps connections that never
+ask to be let in, and takes any number of messages. Everything here uses its public calls and the engine's queue
+(`eio.sockets[id].queue`). Knows nothing of rooms.
+"""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+import engineio
+import socketio
+from aiohttp import web
+from engineio import packet as engine_packet
+from socketio import packet as socketio_packet
+
+from cdc_counter.config.gateway import GatewaySettings
+from cdc_counter.gateway.budget import Budget
+from cdc_counter.gateway.messages import CompactJson
+from cdc_counter.gateway.origins import Origins
+from cdc_counter.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+PATH: Final = "/socket.io/"
+NAMESPACE: Final = "/"
+
+HANDSHAKE_SECONDS: Final = 10.0
+"""How long a connection may stay without having been let into the namespace."""
+
+SWEEP_SECONDS: Final = 1.0
+
+QUEUE_BYTES: Final = 1 << 20
+"""A megabyte waiting counts as a full queue: snapshots of thousands of buckets fill memory long before packets do."""
+
+_ACCEPTED: Final = ("0", "1", "2")
+"""CONNECT, DISCONNECT, EVENT. We ask for no acknowledgements, and binary attachments would pile up without bound."""
+
+
+class _OutgoingQueue(asyncio.Queue[Any]):
+    """Knows how much text waits in it. `_put` and `_get` are asyncio.Queue's documented places to override."""
+
+    waiting_bytes = 0
+
+    def _put(self, item: Any) -> None:
+        self.waiting_bytes += _size(item)
+        super()._put(item)
+
+    def _get(self) -> Any:
+        item = super()._get()
+        self.waiting_bytes -= _size(item)
+        return item
+
+
+def _size(item: Any) -> int:
+    data = getattr(item, "data", None)
+    return len(data) if isinstance(data, str) else 0
+
+
+class _EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # the library has no types
+    def create_queue(self, *_args: object, **_options: object) -> _OutgoingQueue:
+        return _OutgoingQueue()
+
+
+class _SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # the library has no types
+    def _engineio_server_class(self) -> type[_EngineServer]:
+        return _EngineServer
+
+
+class Engine:
+    """One Socket.IO server and the connections below it. `handshake_seconds` is a parameter for tests."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        origins: Origins,
+        metrics: Metrics,
+        *,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._origins = origins
+        self._metrics = metrics
+        self._handshake_seconds = handshake_seconds
+        # At INFO the library logs every packet, tokens included, and at ERROR session ids: both are credentials.
+        silent = logging.getLogger(f"{__name__}.library")
+        silent.setLevel(logging.CRITICAL + 1)
+        self.server: Any = _SocketServer(
+            async_mode="aiohttp",
+            json=CompactJson,
+            logger=silent,
+            engineio_logger=silent,
+            transports=list(settings.transports),
+            max_http_buffer_size=settings.max_message_bytes,
+            http_compression=False,
+            cors_allowed_origins=self._library_origin_check,
+            cors_credentials=False,
+        )
+        self._accept = self.server.eio.handlers["message"]
+        self.server.eio.on("message", self._message)
+        self._budgets: dict[str, Budget] = {}
+        self._outside_since: dict[str, float] = {}
+        self._upgraded: dict[str, web.Request] = {}
+        self._cut: set[str] = set()
+
+    def attach(self, app: web.Application) -> None:
+        """Serve Socket.IO under its usual path."""
+        for method in ("GET", "POST", "OPTIONS"):
+            app.router.add_route(method, PATH, self._serve)
+
+    def capacity(self, connection: str, *, behind: bool) -> int:
+        """Return how many more packets may wait for a connection; a lower bound for one that was behind."""
+        socket = self.server.eio.sockets.get(connection)
+        if socket is None or (socket.queue.waiting_bytes > QUEUE_BYTES and socket.queue.qsize() > 1):
+            return 0
+        limit = self._settings.max_queue // (4 if behind else 1)
+        return max(0, limit - int(socket.queue.qsize()))
+
+    async def send(self, connections: list[str], event: str, body: dict[str, Any]) -> None:
+        """Queue one event for some connections, encoded once."""
+        text = socketio_packet.Packet(socketio_packet.EVENT, namespace=NAMESPACE, data=[event, body]).encode()
+        shared = engine_packet.Packet(engine_packet.MESSAGE, text)
+        for connection in connections:
+            await self.server.eio.send_packet(connection, shared)
+
+    async def cut(self, connection: str, reason: str) -> None:
+        """End a connection without waiting for its peer, who may never read again."""
+        socket = self.server.eio.sockets.get(connection)
+        if socket is None or connection in self._cut:
+            return
+        self._cut.add(connection)
+        self._metrics.clients_refused.labels(reason).inc()
+        _log.info("connection cut: %s", reason)
+        transport = self._transport(connection) if socket.upgraded else None
+        if transport is not None:
+            # The library's reader notices and tells the namespace.
+            transport.abort()
+            return
+        # Long polling may come through a proxy that shares its connection with others: only the session ends.
+        await socket.close(wait=False, abort=True)
+        socket.queue.put_nowait(None)
+
+    async def sweep(self) -> None:
+        """Cut whoever stays outside or lets packets pile up, for ever."""
+        while True:
+            await self._sweep_once(asyncio.get_running_loop().time())
+            await asyncio.sleep(min(SWEEP_SECONDS, self._handshake_seconds / 4))
+
+    async def close(self, grace_seconds: float) -> None:
+        """Let every connection finish what waits for it, then end it; clients see a lost transport and reconnect."""
+        sockets = self.server.eio.sockets
+        for socket in tuple(sockets.values()):
+            # The library's own word for "send what is there and close". A Socket.IO DISCONNECT would tell JavaScript
+            # clients not to come back.
+            socket.queue.put_nowait(None)
+        deadline = asyncio.get_running_loop().time() + grace_seconds
+        while any(socket.upgraded for socket in sockets.values()):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.01)
+        for connection in tuple(sockets):
+            await self.cut(connection, "shutdown")
+        await self.server.shutdown()
+
+    def _library_origin_check(self, origin: str | None, environ: dict[str, Any]) -> bool:
+        return self._origins.allows(origin, environ.get("HTTP_HOST"))
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if not self._origins.allows(request.headers.get("Origin"), request.headers.get("Host")):
+            self._metrics.clients_refused.labels("origin").inc()
+            return web.json_response({"error": "origin not allowed"}, status=403)
+        session = request.query.get("sid")
+        if "j" in request.query:
+            # Script-tag polling has no origin check in browsers.
+            return web.json_response({"error": "jsonp is not served"}, status=400)
+        if session is None and len(self.server.eio.sockets) >= self._settings.max_clients:
+            self._metrics.clients_refused.labels("full").inc()
+            return web.json_response({"error": "too many clients"}, status=503)
+        upgrading = session is not None and "Upgrade" in request.headers
+        if session is not None and upgrading and session in self.server.eio.sockets:
+            self._upgraded[session] = request
+        try:
+            response: web.StreamResponse = await self.server.handle_request(request)
+        finally:
+            if session is not None and upgrading and self._upgraded.get(session) is request:
+                del self._upgraded[session]
+        return response
+
+    async def _message(self, connection: str, data: str | bytes) -> None:
+        if connection in self._cut:
+            return
+        now = asyncio.get_running_loop().time()
+        budget = self._budgets.get(connection)
+        if budget is None:
+            budget = self._budgets[connection] = Budget(self._settings.messages_per_second, now)
+        if not budget.take(now):
+            await self.cut(connection, "flood")
+            return
+        if self._is_stuffed(connection):
+            await self.cut(connection, "asks without reading")
+            return
+        if not isinstance(data, str) or not data.startswith(_ACCEPTED):
+            await self.cut(connection, "malformed")
+            return
+        try:
+            await self._accept(connection, data)
+        except Exception as error:  # noqa: BLE001  # hostile bytes make the library raise anything at all
+            # Neither text nor traceback: both may quote what was sent.
+            _log.debug("message refused by the library: %s", type(error).__name__)
+            await self.cut(connection, "malformed")
+
+    def _is_stuffed(self, connection: str) -> bool:
+        socket = self.server.eio.sockets.get(connection)
+        if socket is None:
+            return False
+        # Our own events stop at max_queue; only acknowledgements and control packets can go beyond it.
+        return bool(socket.queue.qsize() > 2 * self._settings.max_queue or socket.queue.waiting_bytes > 4 * QUEUE_BYTES)
+
+    async def _sweep_once(self, now: float) -> None:
+        sockets = self.server.eio.sockets
+        manager = self.server.manager
+        for connection in tuple(sockets):
+            session = manager.sid_from_eio_sid(connection, NAMESPACE)
+            if session is not None and manager.is_connected(session, NAMESPACE):
+                self._outside_since.pop(connection, None)
+            elif now - self._outside_since.setdefault(connection, now) > self._handshake_seconds:
+                await self.cut(connection, "never connected")
+            if self._is_stuffed(connection):
+                await self.cut(connection, "does not read")
+        for known in (self._budgets, self._outside_since):
+            for connection in tuple(known):
+                if connection not in sockets:
+                    del known[connection]
+        self._cut.intersection_update(sockets)
+
+    def _transport(self, connection: str) -> asyncio.Transport | None:
+        request = self._upgraded.get(connection)
+        if request is None:
+            request = self.server.environ.get(connection, {}).get("aiohttp.request")
+        return request.transport if request is not None else None

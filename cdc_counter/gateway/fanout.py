@@ -1,0 +1,227 @@
+"""Who is told what: subscriptions, and what each flush sends to whom.
+
+Clients in step share one message per room. A client that takes its messages too slowly is owed a snapshot of every
+room that changed meanwhile, however often it changed, and gets it once there is place for it: what waits for one
+client is bounded by its subscriptions, and it never sees anything older than what it has seen. Whoever joined between
+two flushes has seen some of the changes in its snapshot and is sent only the others. No sockets, tasks or clock here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, assert_never
+
+from cdc_counter.core.reading import Change, CounterState, FeedEntry, Gap, Reading, Reset
+from cdc_counter.gateway.messages import changes_of, snapshot_of
+from cdc_counter.gateway.rooms import Room, RoomKey, Unsent
+
+Capacity = Callable[[str, bool], int]
+"""How many more messages a client can take; the flag says that it is being helped back into step."""
+
+
+class Event(StrEnum):
+    """Events sent to clients."""
+
+    TALLY = "tally"
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message for some clients."""
+
+    event: Event
+    body: dict[str, Any]
+    clients: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Subscription:
+    """`seen` is the last feed entry this client knows of in this room; None until it has got its snapshot."""
+
+    seen: int | None = None
+
+
+class Fanout:
+    """All rooms with at least one subscriber, and all clients."""
+
+    def __init__(self, max_subscriptions: int) -> None:
+        self._max_subscriptions = max_subscriptions
+        self._rooms: dict[RoomKey, Room] = {}
+        self._audience: dict[RoomKey, dict[str, _Subscription]] = {}
+        self._clients: dict[str, set[RoomKey]] = {}
+        self._dirty: set[RoomKey] = set()
+        self._owed: dict[str, set[RoomKey]] = {}
+        self._congested_since: dict[str, float] = {}
+        self.subscriptions = 0
+        """How many there are, those still waiting for their snapshot included."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a flush has something to try."""
+        return bool(self._dirty or self._owed)
+
+    def room(self, key: RoomKey) -> Room | None:
+        """Return an open room."""
+        return self._rooms.get(key)
+
+    def rooms_being_read(self) -> list[Room]:
+        """Return the rooms that wait for a reading."""
+        return [room for room in self._rooms.values() if not room.ready]
+
+    def enter(self, client: str) -> None:
+        """Make a client known."""
+        self._clients[client] = set()
+
+    def drop(self, client: str) -> None:
+        """Forget a client and all it is subscribed to."""
+        for key in tuple(self._clients.get(client, ())):
+            self.leave(client, key)
+        self._clients.pop(client, None)
+
+    def join(self, client: str, key: RoomKey) -> Room | None:
+        """Take a place in a room, opened if need be; None when the client has too many or is gone.
+
+        Nothing is sent to that place before `admit`.
+        """
+        keys = self._clients.get(client)
+        if keys is None or (key not in keys and len(keys) >= self._max_subscriptions):
+            return None
+        if key not in keys:
+            keys.add(key)
+            self._audience.setdefault(key, {})[client] = _Subscription()
+            self.subscriptions += 1
+        return self._rooms.setdefault(key, Room(key))
+
+    def leave(self, client: str, key: RoomKey) -> bool:
+        """Give up a place; the last one out closes the room. Return whether there was one."""
+        keys = self._clients.get(client)
+        if keys is None or key not in keys:
+            return False
+        keys.remove(key)
+        self.subscriptions -= 1
+        self._settle(client, key)
+        audience = self._audience[key]
+        del audience[client]
+        if not audience:
+            self._close(key)
+        return True
+
+    def admit(self, client: str, key: RoomKey) -> dict[str, Any] | None:
+        """Return the room's snapshot and send later changes; None when the place was given up meanwhile."""
+        subscription = self._audience.get(key, {}).get(client)
+        if subscription is None:
+            return None
+        room = self._rooms[key]
+        subscription.seen = room.sequence
+        self._settle(client, key)
+        return snapshot_of(room)
+
+    def take(self, entries: Iterable[FeedEntry]) -> list[Room]:
+        """Take entries of the feed; return the rooms that must be read again."""
+        stale: dict[RoomKey, Room] = {}
+        for entry in entries:
+            match entry:
+                case Change():
+                    room = self._rooms.get(RoomKey(entry.counter, entry.scope))
+                    if room is not None and room.apply(entry):
+                        self._dirty.add(room.key)
+                case Reset():
+                    stale.update(self._expect_readings(entry.counter))
+                case Gap():
+                    stale.update(self._expect_readings(None))
+                case _:
+                    assert_never(entry)
+        return list(stale.values())
+
+    def install(self, room: Room, reading: Reading) -> None:
+        """Put a reading into its room; everybody who has seen older values is owed a snapshot."""
+        room.install(reading)
+        self._dirty.discard(room.key)
+        for client, subscription in self._audience[room.key].items():
+            if subscription.seen is not None:
+                self._owed.setdefault(client, set()).add(room.key)
+
+    def retire(self, room: Room) -> Delivery:
+        """Close the room of a counter that is no more; return the last word to those who still look at it."""
+        room.state = CounterState.STALE
+        audience = self._audience[room.key]
+        viewers = tuple(client for client, subscription in audience.items() if subscription.seen is not None)
+        for client in tuple(audience):
+            self.leave(client, room.key)
+        return Delivery(Event.RESET, snapshot_of(room), viewers)
+
+    def flush(self, capacity: Capacity, now: float) -> Iterator[Delivery]:
+        """Yield what is to be sent now. Each delivery must be sent before the next is asked for."""
+        dirty, self._dirty = self._dirty, set()
+        for key in dirty:
+            room = self._rooms.get(key)
+            unsent = room.take_unsent() if room is not None and room.ready else None
+            if room is not None and unsent is not None:
+                yield from self._changes(room, unsent, capacity, now)
+        yield from self._resets(capacity, now)
+
+    def stuck(self, now: float, seconds: float) -> list[str]:
+        """Return the clients that have had no place for longer than `seconds`."""
+        return [client for client, since in self._congested_since.items() if now - since > seconds]
+
+    def _changes(self, room: Room, unsent: Unsent, capacity: Capacity, now: float) -> Iterator[Delivery]:
+        shared: list[str] = []
+        latecomers: list[tuple[str, dict[str, int]]] = []
+        for client, subscription in self._audience[room.key].items():
+            seen = subscription.seen
+            if seen is None or seen >= room.sequence:
+                continue
+            if client in self._owed or not self._has_place(client, capacity, now):
+                self._owed.setdefault(client, set()).add(room.key)
+                continue
+            subscription.seen = room.sequence
+            if seen <= unsent.after:
+                shared.append(client)
+            else:
+                rest = {bucket: unsent.values[bucket] for bucket, at in unsent.sequences.items() if at > seen}
+                latecomers.append((client, rest))
+        if shared:
+            yield Delivery(Event.TALLY, changes_of(room, unsent.values), tuple(shared))
+        for client, rest in latecomers:
+            yield Delivery(Event.TALLY, changes_of(room, rest), (client,))
+
+    def _resets(self, capacity: Capacity, now: float) -> Iterator[Delivery]:
+        due: dict[RoomKey, tuple[Room, list[str]]] = {}
+        for client, keys in tuple(self._owed.items()):
+            ready = [key for key in keys if self._rooms[key].ready]
+            if not ready or not self._has_place(client, capacity, now, behind=True):
+                continue
+            for key in ready[: capacity(client, True)]:
+                room = self._rooms[key]
+                due.setdefault(key, (room, []))[1].append(client)
+                self._audience[key][client].seen = room.sequence
+                self._settle(client, key)
+        # Sending may find a client dead and drop it, and with it the room: hence no look-up from here on.
+        for room, clients in due.values():
+            yield Delivery(Event.RESET, snapshot_of(room), tuple(clients))
+
+    def _has_place(self, client: str, capacity: Capacity, now: float, *, behind: bool = False) -> bool:
+        if capacity(client, behind) > 0:
+            self._congested_since.pop(client, None)
+            return True
+        self._congested_since.setdefault(client, now)
+        return False
+
+    def _expect_readings(self, counter: str | None) -> dict[RoomKey, Room]:
+        chosen = {key: room for key, room in self._rooms.items() if counter in {None, key.counter}}
+        for room in chosen.values():
+            room.expect_reading()
+        return chosen
+
+    def _settle(self, client: str, key: RoomKey) -> None:
+        owed = self._owed.get(client)
+        if owed is not None:
+            owed.discard(key)
+            if not owed:
+                del self._owed[client]
+                self._congested_since.pop(client, None)
+
+    def _close(self, key: RoomKey) -> None:
+        del self._audience[key], self._rooms[key]
+        self._dirty.discard(key)

@@ -1,0 +1,159 @@
+"""Takes readings: on request, and for rooms that were opened or must be read again.
+
+Readings of one epoch never go back: one with an older watermark than was seen before (a Redis that lost its last
+writes, a replica that lags) is refused until the numbers are there again or a new epoch says that they went. All who
+wait for a room share one reading; how many run at once is bounded, so that a Gap does not become a storm on Redis.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final
+
+from cdc_counter.core.definition import NO_KEY
+from cdc_counter.core.lsn import ZERO, Lsn
+from cdc_counter.core.reading import CounterInfo, Reading
+from cdc_counter.errors import UnreachableError
+from cdc_counter.gateway.fanout import Delivery, Fanout
+from cdc_counter.gateway.rooms import Room, RoomKey
+from cdc_counter.gateway.source import TallySource
+
+_log = logging.getLogger(__name__)
+
+READERS: Final = 16
+"""Readings at once: enough to hide a round trip, few enough not to starve the consumer on the same Redis."""
+
+RETRY_SECONDS: Final = 0.5
+
+
+class Outcome(Enum):
+    """What became of a wish to see a room."""
+
+    READY = auto()
+    UNKNOWN = auto()
+    UNAVAILABLE = auto()
+
+
+class Readings:
+    """Checked access to the source. `reached` may be told positions learnt elsewhere (from the feed)."""
+
+    def __init__(self, source: TallySource) -> None:
+        self._source = source
+        self._epoch = ""
+        self._reached: Lsn = ZERO
+
+    async def find(self, key: RoomKey) -> CounterInfo | None:
+        """Return the counter if this scope of it can exist, else None; raises UnreachableError."""
+        info = await self._source.counter(key.counter)
+        return info if info is not None and (info.scoped or key.scope == NO_KEY) else None
+
+    async def read(self, key: RoomKey) -> Reading:
+        """Return a reading no older than any before it in its epoch; raises UnreachableError."""
+        reading = await self._source.read(key.counter, key.scope)
+        if reading.epoch != self._epoch:
+            self._epoch, self._reached = reading.epoch, reading.version
+        if reading.version < self._reached:
+            raise UnreachableError(
+                f"redis went back from {self._reached} to {reading.version} in one epoch, reading {key.counter!r}"
+            )
+        self._reached = reading.version
+        return reading
+
+    def reached(self, version: Lsn) -> None:
+        """Note a position that Redis has shown in the feed."""
+        self._reached = max(self._reached, version)
+
+    def forget(self) -> None:
+        """Accept any position next: a new epoch was announced."""
+        self._reached = ZERO
+
+
+class RoomLoader:
+    """Fills rooms. `announce` is called when something is to be flushed, `farewell` with a retired room's last word."""
+
+    def __init__(
+        self,
+        readings: Readings,
+        fanout: Fanout,
+        announce: Callable[[], None],
+        farewell: Callable[[Delivery], None],
+    ) -> None:
+        self._readings = readings
+        self._fanout = fanout
+        self._announce = announce
+        self._farewell = farewell
+        self._wanted: asyncio.Queue[Room] = asyncio.Queue()
+        # Rooms that are queued, being read or about to be tried again: never two readings of one room at once.
+        self._ordered: set[Room] = set()
+        self._waiting: dict[Room, asyncio.Future[Outcome]] = {}
+
+    def reload(self, rooms: list[Room]) -> None:
+        """Read these rooms again, now."""
+        for room in rooms:
+            self._order(room)
+
+    async def ready(self, room: Room) -> Outcome:
+        """Wait until a room is ready to be shown or is known not to be."""
+        while not room.ready:
+            waiting = self._waiting.get(room)
+            if waiting is None:
+                waiting = self._waiting[room] = asyncio.get_running_loop().create_future()
+                self._order(room)
+            outcome = await asyncio.shield(waiting)
+            if outcome is not Outcome.READY:
+                return outcome
+        return Outcome.READY
+
+    async def run(self) -> None:
+        """Take readings for ever."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(READERS):
+                group.create_task(self._work(), name=f"gateway reader {number}")
+
+    async def _work(self) -> None:
+        while True:
+            room = await self._wanted.get()
+            if self._fanout.room(room.key) is not room:
+                self._settle(room, Outcome.UNAVAILABLE)
+                continue
+            try:
+                outcome = await self._load(room)
+            except UnreachableError as error:
+                _log.warning("reading %s failed, trying again: %s", room.key.counter, error)
+                self._answer(room, Outcome.UNAVAILABLE)
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wanted.put_nowait, room)
+                continue
+            if outcome is None:
+                self._wanted.put_nowait(room)
+            else:
+                self._settle(room, outcome)
+
+    async def _load(self, room: Room) -> Outcome | None:
+        """Take one reading; None when the room was declared out of date while it was taken."""
+        generation = room.generation
+        if await self._readings.find(room.key) is None:
+            if self._fanout.room(room.key) is room:
+                self._farewell(self._fanout.retire(room))
+            return Outcome.UNKNOWN
+        reading = await self._readings.read(room.key)
+        if room.generation != generation:
+            return None
+        if self._fanout.room(room.key) is room:
+            self._fanout.install(room, reading)
+            self._announce()
+        return Outcome.READY
+
+    def _order(self, room: Room) -> None:
+        if room not in self._ordered:
+            self._ordered.add(room)
+            self._wanted.put_nowait(room)
+
+    def _settle(self, room: Room, outcome: Outcome) -> None:
+        self._ordered.discard(room)
+        self._answer(room, outcome)
+
+    def _answer(self, room: Room, outcome: Outcome) -> None:
+        waiting = self._waiting.pop(room, None)
+        if waiting is not None:
+            waiting.set_result(outcome)
