@@ -54,3 +54,8 @@ class Unfit:
 
 
 Outcome = Applied | Conflict | OtherEpoch | Unfit
+
+
+def seed_field(counter: str) -> str:
+    """Return the meta field that journals a counter's seed, so that no chunk is added twice."""
+    return f"seed:{counter}"

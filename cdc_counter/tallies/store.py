@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lifecycle import Epoch, Stored
-from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit
+from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit, seed_field
 from cdc_counter.core.status import StreamStatus
 from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import CdcCounterError, ReseedNeededError
@@ -159,6 +159,12 @@ class TallyStore:
             await self._delete(self._keys.all_tallies(name))
             await self.discard_hidden(name)
         return outcome
+
+    async def seed_mark(self, counter: str) -> str:
+        """Return the journal of a counter's seed: how many chunks of which attempt are in; '' for none."""
+        with translated_errors("reading a seed's journal"):
+            raw: bytes | None = await command(self._client, "HGET", self._keys.meta, seed_field(counter))
+        return (raw or b"").decode()
 
     async def discard_hidden(self, counter: str) -> None:
         """Delete what an unfinished seed left."""

@@ -1,0 +1,80 @@
+"""Connections to PostgreSQL, and what its errors mean here."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, UnreachableError
+
+_SESSION: Final = {
+    # A key with an emoji must not stop the stream because of a PGCLIENTENCODING in somebody's environment.
+    "client_encoding": "UTF8",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
+}
+
+_KEEPALIVES: Final = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
+"""A peer that vanished without a word is noticed after 25 s instead of hours."""
+
+
+def full_conninfo(conninfo: str, *, purpose: str, connect_timeout: int, settings: dict[str, str] | None = None) -> str:
+    """Return `conninfo` with our session settings and an application_name; the user's own `options` stay."""
+    given = conninfo_to_dict(conninfo)
+    options = " ".join(f"-c {name}={_escaped(value)}" for name, value in {**_SESSION, **(settings or {})}.items())
+    own = {
+        **_KEEPALIVES,
+        "connect_timeout": str(connect_timeout),
+        "application_name": f"cdc-counter {purpose}",
+        **given,
+        "options": f"{given.get('options', '')} {options}".strip(),
+    }
+    return make_conninfo("", **own)
+
+
+@asynccontextmanager
+async def connected(conninfo: str) -> AsyncIterator[AsyncConnection]:
+    """Open an autocommit connection for the duration of a block; raises UnreachableError."""
+    connection = await connect(conninfo)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def connect(conninfo: str) -> AsyncConnection:
+    """Open an autocommit connection; raises UnreachableError."""
+    with translated_errors("connecting"):
+        return await AsyncConnection.connect(conninfo, autocommit=True)
+
+
+@contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """Turn psycopg's errors into this project's; `what` says what was tried."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, what) from error
+
+
+def translate(error: psycopg.Error, what: str) -> CdcCounterError:
+    """Return what an error of the server, or of the connection, means."""
+    message = f"postgres: {what}: {str(error).strip() or type(error).__name__}"
+    match error:
+        case psycopg.errors.LockNotAvailable() | psycopg.errors.ObjectInUse():
+            return BusyError(message)
+        case psycopg.errors.InsufficientPrivilege():
+            return NotReadyError(message, hint="grant the role the rights listed in docs/operations.md")
+        case psycopg.OperationalError() | psycopg.InterfaceError():
+            return UnreachableError(message)
+        case _:
+            return CdcCounterError(message)
+
+
+def _escaped(value: str) -> str:
+    """Escape blanks and backslashes, as libpq's `options` wants them."""
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")

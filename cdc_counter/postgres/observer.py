@@ -1,0 +1,82 @@
+"""The side connection: looks at the server about once a second and writes the heartbeat.
+
+The streaming connection can't be asked anything while it streams. Lost connections are opened again at the next call.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection, sql
+from psycopg.rows import dict_row
+
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.snapshot import Snapshot
+from cdc_counter.errors import CdcCounterError
+from cdc_counter.postgres.connection import connect, translated_errors
+from cdc_counter.resources import sql_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look: what new snapshots see, where the WAL ends, what the slot makes the server keep (None: no slot)."""
+
+    snapshot: Snapshot
+    flush_lsn: Lsn
+    retained_wal: int | None
+    wal_status: str | None
+
+
+class Observer:
+    """One lazily opened connection; its methods must not be called at the same time."""
+
+    def __init__(self, conninfo: str, schema: str, slot: str) -> None:
+        self._conninfo = conninfo
+        self._slot = slot
+        self._heartbeat = sql.SQL("INSERT INTO {} (xid, deltas) VALUES (pg_current_xact_id(), '[]')").format(
+            sql.Identifier(schema, "outbox")
+        )
+        self._connection: AsyncConnection[Any] | None = None
+
+    async def observe(self) -> Observation:
+        """Look; raises UnreachableError."""
+        async with self._session("observing the server") as connection:
+            row = await _one(connection, "observe", self._slot)
+        return Observation(
+            Snapshot.parse(row["snapshot"]), Lsn.parse(row["flush_lsn"]), row["retained_wal"], row["wal_status"]
+        )
+
+    async def confirmed_flush(self) -> Lsn | None:
+        """Return where the slot stands; None when it is gone."""
+        async with self._session("reading the slot's position") as connection:
+            row = await _one(connection, "confirmed_flush", self._slot)
+        return None if row.get("lsn") is None else Lsn.parse(row["lsn"])
+
+    async def heartbeat(self) -> None:
+        """Commit an empty outbox row: it takes the real path, and flushes the WAL before it."""
+        async with self._session("writing the heartbeat") as connection:
+            await connection.execute(self._heartbeat)
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    @asynccontextmanager
+    async def _session(self, what: str) -> AsyncIterator[AsyncConnection[Any]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = await connect(self._conninfo)
+            self._connection.row_factory = dict_row
+        try:
+            with translated_errors(what):
+                yield self._connection
+        except (CdcCounterError, TimeoutError):
+            await self.close()
+            raise
+
+
+async def _one(connection: AsyncConnection[Any], block: str, slot: str) -> dict[str, Any]:
+    cursor = await connection.execute(sql.SQL(sql_blocks("replication")[block]), {"slot": slot})
+    return await cursor.fetchone() or {}

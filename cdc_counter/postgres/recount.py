@@ -1,0 +1,73 @@
+"""The truth in one snapshot: what the counted tables hold at one commit position.
+
+An ordinary snapshot in a REPEATABLE READ transaction: no slot, no privilege, no waiting for anybody's transaction,
+and nobody waits for it, but for TRUNCATE and rewriting ALTERs, which are not MVCC-safe and are kept away by ACCESS
+SHARE locks taken before the snapshot. Row-level security is off: a count of what one role may see is an error here.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psycopg import AsyncConnection, sql
+
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.snapshot import Snapshot
+from cdc_counter.postgres.connection import connected, translated_errors
+from cdc_counter.resources import sql_blocks
+
+_LOCK_TIMEOUT: Final = "2s"
+"""ACCESS SHARE conflicts with ACCESS EXCLUSIVE only: waiting longer than this would queue readers behind us."""
+
+TruthRow = tuple[str, str, int]
+"""Scope, bucket, value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """An open snapshot. Every commit that it sees ends at or before `lsn`."""
+
+    connection: AsyncConnection[Any]
+    schema: str
+    snapshot: Snapshot
+    lsn: Lsn
+
+    async def truth(self, counter: str, chunk: int) -> AsyncIterator[list[TruthRow]]:
+        """Yield a counter's non-zero values in lists of up to `chunk`, counted by the database."""
+        query = sql.SQL("COPY (SELECT scope, bucket, value FROM {} WHERE value <> 0) TO STDOUT").format(
+            sql.Identifier(self.schema, counter)
+        )
+        rows: list[TruthRow] = []
+        with translated_errors(f"counting {counter}"):
+            async with self.connection.cursor() as cursor, cursor.copy(query) as copy:
+                copy.set_types(["text", "text", "text"])
+                async for scope, bucket, value in copy.rows():
+                    rows.append((scope, bucket, int(value)))
+                    if len(rows) == chunk:
+                        yield rows
+                        rows = []
+        if rows:
+            yield rows
+
+
+@asynccontextmanager
+async def open_recount(
+    conninfo: str, schema: str, tables: Sequence[tuple[str, str]], settings: dict[str, str]
+) -> AsyncIterator[Recount]:
+    """Take a snapshot for recounting `tables` (schema, name), which must include every table to be counted.
+
+    `settings` are the pinned ones that the capture functions compute keys under.
+    """
+    blocks = sql_blocks("replication")
+    async with connected(conninfo) as connection:
+        with translated_errors("taking a snapshot"):
+            for name, value in {**settings, "lock_timeout": _LOCK_TIMEOUT, "row_security": "off"}.items():
+                await connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+            await connection.execute(sql.SQL(blocks["begin_recount"]))
+            for table in sorted(set(tables)):
+                await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(*table)))
+            cursor = await connection.execute(sql.SQL(blocks["snapshot"]))
+            row = await cursor.fetchone()
+        assert row is not None  # noqa: S101  # a SELECT of two functions returns one row
+        yield Recount(connection, schema, Snapshot.parse(row[0]), Lsn.parse(row[1]))

@@ -1,0 +1,73 @@
+"""The replication slot's life: created without a snapshot, dropped before everything else."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from psycopg import AsyncConnection, errors, sql
+
+from cdc_counter.core.lifecycle import SlotFacts
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.errors import BusyError
+from cdc_counter.postgres.connection import translated_errors
+from cdc_counter.postgres.facts import slot_facts
+from cdc_counter.resources import sql_blocks
+
+_FAILOVER_VERSION: Final = 170000
+"""Since PostgreSQL 17 standbys can take over a logical slot."""
+
+
+async def find_slot(connection: AsyncConnection, slot: str) -> SlotFacts | None:
+    """Return the slot as the server sees it; None when there is none."""
+    with translated_errors(f"looking up slot {slot!r}"):
+        cursor = await connection.execute(_block("slot"), {"slot": slot})
+        row = await cursor.fetchone()
+    return None if row is None else slot_facts(row[0])
+
+
+async def create_slot(connection: AsyncConnection, slot: str, *, failover: bool) -> Lsn:
+    """Create the slot and return its consistent point: commits from there on are streamed.
+
+    Waits for the transactions that run now, cluster-wide; `lock_timeout` of the session bounds the wait. Raises
+    BusyError when it was not enough.
+    """
+    block = (
+        "create_failover_slot" if failover and connection.info.server_version >= _FAILOVER_VERSION else "create_slot"
+    )
+    with translated_errors(f"creating slot {slot!r}"):
+        cursor = await connection.execute(_block(block), {"slot": slot})
+        row = await cursor.fetchone()
+    assert row is not None  # noqa: S101  # a function call without FROM-list conditions returns one row
+    return Lsn.parse(row[0])
+
+
+async def standbys_expected(connection: AsyncConnection) -> bool:
+    """Say whether the server waits for standbys that synchronize slots: then ours should be a failover slot."""
+    with translated_errors("reading synchronized_standby_slots"):
+        cursor = await connection.execute(_block("standbys_sync_slots"))
+        row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def drop_slot(connection: AsyncConnection, slot: str, pause: Callable[[int], Awaitable[None]]) -> bool:
+    """Drop the slot; False when there was none. Calls `pause(pid)` while a consumer still streams it, then retries.
+
+    Raises BusyError when `pause` gives up by raising it.
+    """
+    while True:
+        found = await find_slot(connection, slot)
+        if found is None:
+            return False
+        if found.active_pid is not None:
+            await pause(found.active_pid)
+            continue
+        try:
+            await connection.execute(_block("drop_slot"), {"slot": slot})
+        except errors.UndefinedObject:
+            return False
+        except errors.ObjectInUse as error:
+            raise BusyError(f"slot {slot!r} became active while it was dropped") from error
+        return True
+
+
+def _block(name: str) -> sql.SQL:
+    return sql.SQL(sql_blocks("replication")[name])

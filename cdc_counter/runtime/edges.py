@@ -1,0 +1,129 @@
+"""What the loops need of the outside world, as protocols; the real ones are joined to them in `wiring`."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.frames import StandbyStatusUpdate
+from cdc_counter.core.lifecycle import ServerFacts, Stored
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.outcome import Move, Outcome, TallyGroup
+from cdc_counter.core.snapshot import Snapshot
+from cdc_counter.core.status import StreamStatus
+
+
+class Stream(Protocol):
+    """One replication session."""
+
+    async def facts(self, stored_timeline: int | None) -> ServerFacts:
+        """Ask the server who it is and how slot and publication stand."""
+
+    async def start(self, at: Lsn) -> None:
+        """Start streaming at an end position."""
+
+    async def read(self, limit: int) -> list[bytes]:
+        """Wait for CopyData payloads; return at least one."""
+
+    def send(self, update: StandbyStatusUpdate, now: float) -> None:
+        """Tell the server how far we are."""
+
+    async def finish(self) -> None:
+        """End in an orderly way, so that the server has read what was sent."""
+
+    async def close(self) -> None:
+        """Close at once."""
+
+
+class Observation(Protocol):
+    """One look at the server from beside the stream."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What every newer snapshot sees."""
+
+    @property
+    def flush_lsn(self) -> Lsn:
+        """Where the WAL ends."""
+
+    @property
+    def retained_wal(self) -> int | None:
+        """Bytes that the slot makes the server keep."""
+
+    @property
+    def wal_status(self) -> str | None:
+        """As in pg_replication_slots."""
+
+
+class Observer(Protocol):
+    """The side connection."""
+
+    async def observe(self) -> Observation:
+        """Look."""
+
+    async def confirmed_flush(self) -> Lsn | None:
+        """Return where the slot stands; None when it is gone."""
+
+    async def heartbeat(self) -> None:
+        """Commit an empty outbox row."""
+
+
+class Recount(Protocol):
+    """An open snapshot of the counted tables; every commit that it sees ends at or before `lsn`."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot."""
+
+    @property
+    def lsn(self) -> Lsn:
+        """A position after everything it sees."""
+
+    def truth(self, counter: str, chunk: int) -> AsyncIterator[list[tuple[str, str, int]]]:
+        """Yield (scope, bucket, value) in lists."""
+
+
+class Recounter(Protocol):
+    """Opens snapshots."""
+
+    def open(self, counter: str) -> AbstractAsyncContextManager[Recount]:
+        """Take a snapshot for recounting one counter."""
+
+
+class Tallies(Protocol):
+    """The writing side of Redis."""
+
+    async def load(self) -> Stored | None:
+        """Return the stored epoch and watermark."""
+
+    async def counters(self) -> dict[str, CounterRecord]:
+        """Return every counter's record by name."""
+
+    async def recent(self) -> list[str]:
+        """Return the notes of applied steps, oldest first."""
+
+    async def trim_recent(self, count: int) -> None:
+        """Forget the oldest notes."""
+
+    async def apply(
+        self, epoch: str, moves: Sequence[Move], groups: Sequence[TallyGroup], *, version: str = "", note: str = ""
+    ) -> Outcome:
+        """Add deltas and move meta fields in one step, or do nothing."""
+
+    async def set_counter(self, epoch: str, record: CounterRecord) -> Outcome:
+        """Write a counter's record and tell readers."""
+
+    async def seed_mark(self, counter: str) -> str:
+        """Return the journal of a counter's seed."""
+
+    async def discard_hidden(self, counter: str) -> None:
+        """Delete what an unfinished seed left."""
+
+    async def delete_gone(self, counter: str) -> None:
+        """Delete old tallies of scopes that the seed has none for."""
+
+    def publish(self, epoch: str, counter: str) -> AsyncIterator[int]:
+        """Put seeded tallies where readers look."""
+
+    async def report(self, status: StreamStatus) -> None:
+        """Store the consumer's report."""

@@ -1,0 +1,56 @@
+-- Statements of the connection that streams, of its side connection and of the slot's life.
+
+-- name: database
+-- Which database this is, for the comparison with the stored epoch.
+SELECT oid::bigint AS oid, datname AS name FROM pg_database WHERE datname = current_database();
+
+-- name: slot
+-- The slot's row as JSON: the columns differ from version to version.
+SELECT to_jsonb(s) AS slot FROM pg_replication_slots AS s WHERE slot_name = %(slot)s;
+
+-- name: publication
+-- What the publication sends, and in which shape it sends the outbox.
+SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, p.puballtables,
+       r.prrelid IS NOT NULL AS has_outbox,
+       r.prqual IS NOT NULL OR r.prattrs IS NOT NULL AS filtered,
+       (SELECT count(*) FROM pg_publication_rel AS other
+         WHERE other.prpubid = p.oid AND other.prrelid IS DISTINCT FROM r.prrelid) AS others
+  FROM pg_publication AS p
+  LEFT JOIN pg_publication_rel AS r
+    ON r.prpubid = p.oid AND r.prrelid = to_regclass(%(outbox)s)
+ WHERE p.pubname = %(publication)s;
+
+-- name: create_slot
+-- Waits for every running transaction of the cluster; statement_timeout does not apply to it, lock_timeout does.
+SELECT lsn::text AS lsn FROM pg_create_logical_replication_slot(%(slot)s, 'pgoutput');
+
+-- name: create_failover_slot
+-- The same on PostgreSQL 17 and later, with a slot that standbys can take over.
+SELECT lsn::text AS lsn
+  FROM pg_create_logical_replication_slot(%(slot)s, 'pgoutput', failover => true);
+
+-- name: standbys_sync_slots
+-- Whether this server expects standbys to keep up with failover slots (PostgreSQL 17 and later).
+SELECT coalesce(current_setting('synchronized_standby_slots', true), '') <> '' AS expected;
+
+-- name: drop_slot
+SELECT pg_drop_replication_slot(%(slot)s);
+
+-- name: observe
+-- One look a second from the side connection: what every new snapshot sees, where the WAL ends, what the slot retains.
+SELECT pg_current_snapshot()::text AS snapshot,
+       pg_current_wal_flush_lsn()::text AS flush_lsn,
+       (SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint
+          FROM pg_replication_slots WHERE slot_name = %(slot)s) AS retained_wal,
+       (SELECT wal_status FROM pg_replication_slots WHERE slot_name = %(slot)s) AS wal_status;
+
+-- name: confirmed_flush
+SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = %(slot)s;
+
+-- name: begin_recount
+-- TRUNCATE and rewriting ALTERs are not MVCC-safe, so the counted tables are locked against them before the snapshot.
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- name: snapshot
+-- One statement, so that every commit the snapshot sees lies before the LSN.
+SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS lsn;
