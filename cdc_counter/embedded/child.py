@@ -44,6 +44,11 @@ class Child:
         """Whether the server has not ended yet."""
         return self._guard.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, 128 + N for signal N; None while it runs."""
+        return self._guard.poll()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server; one that has ended already is left alone."""
         if self.running:
@@ -63,10 +68,10 @@ class Child:
         deadline = time.monotonic() + timeout
         while not ready():
             if not self.running:
-                raise NotReadyError(f"{what} did not start: {self._log_end()}", hint=f"read {self.log}")
+                raise NotReadyError(f"{what} did not start: {self.log_end()}", hint=f"read {self.log}")
             if time.monotonic() > deadline:
                 raise NotReadyError(
-                    f"{what} did not answer within {timeout:.0f} s: {self._log_end()}",
+                    f"{what} did not answer within {timeout:.0f} s: {self.log_end()}",
                     hint=f"read {self.log}",
                 )
             time.sleep(0.01)
@@ -77,7 +82,8 @@ class Child:
             self._guard.stdin.close()
         self._guard.wait()
 
-    def _log_end(self) -> str:
+    def log_end(self) -> str:
+        """Return the last lines of its output, on one line."""
         return " | ".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:])
 
 
