@@ -1,0 +1,1 @@
+"""The only user of psycopg: SQL objects, capture, slot, stream, recounts."""

@@ -1,0 +1,176 @@
+"""The capture functions and triggers of one counted table, as SQL text.
+
+Pure. One function per event holds all counters of the table; every relation of a partition tree gets the four triggers,
+for a statement fires only the triggers of the relation that it names.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from cdc_counter.postgres import counting
+from cdc_counter.postgres.probe import ProbedCounter
+from cdc_counter.postgres.relations import Member, Relation
+from cdc_counter.postgres.rendering import (
+    content_hash,
+    dollar_quoted,
+    identifier_text,
+    literal_text,
+    qualified,
+    raw,
+    render,
+)
+from cdc_counter.postgres.settings import function_settings
+
+CHUNK: Final = 10_000
+"""Most entries in one outbox row; about 400 kB of text with short keys."""
+
+COMMENT_PREFIX: Final = "cdc-counter "
+"""Opens the COMMENT of everything that is ours; the hash of its SQL follows."""
+
+_HOLDER: Final = "%1$I.%2$I"
+
+
+class Event(Enum):
+    """The four statements that are captured."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+    TRUNCATE = "truncate"
+
+    @property
+    def trigger_name(self) -> str:
+        """Triggers of one kind fire by name: ours last, after an application's own BEFORE TRUNCATE triggers."""
+        return f"zz_cdc_counter_{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedCounter:
+    """A counter with the id that its outbox entries carry."""
+
+    id: int
+    probed: ProbedCounter
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureFunction:
+    """One capture function: its name in our schema, and the statements that create it."""
+
+    event: Event
+    name: str
+    hash: str
+    statements: tuple[str, ...]
+
+
+def capture_functions(relation: Relation, counters: Sequence[NumberedCounter], schema: str) -> list[CaptureFunction]:
+    """Return the four functions of a table; the counters' order does not matter."""
+    ordered = sorted(counters, key=lambda counter: counter.id)
+    return [_function(relation, ordered, schema, event) for event in Event]
+
+
+def function_name(relation: Relation, event: Event) -> str:
+    """Return a readable name of at most 63 bytes that no other table shares."""
+    readable = re.sub(r"\W", "_", relation.name.lower(), flags=re.ASCII)[:32]
+    digest = hashlib.sha256(relation.quoted.encode()).hexdigest()[:8]
+    return f"capture_{event.value}_{readable}_{digest}"
+
+
+def trigger_statements(member: Member, relation: Relation, schema: str) -> list[str]:
+    """Return the statements that create or repair one relation's triggers; none of them locks out readers."""
+    statements = []
+    for event in Event:
+        trigger = raw(event.trigger_name)
+        function = qualified(schema, function_name(relation, event))
+        target = raw(member.quoted)
+        statements.append(
+            render("capture", f"{event.value}_trigger", trigger=trigger, relation=target, function=function)
+        )
+        statements.append(render("capture", "enable_trigger", trigger=trigger, relation=target))
+    return statements
+
+
+def drop_trigger_statements(quoted_relation: str) -> list[str]:
+    """Return the statements that remove one relation's triggers."""
+    return [
+        render("capture", "drop_trigger", trigger=raw(event.trigger_name), relation=raw(quoted_relation))
+        for event in Event
+    ]
+
+
+def _function(relation: Relation, counters: Sequence[NumberedCounter], schema: str, event: Event) -> CaptureFunction:
+    name = function_name(relation, event)
+    function = qualified(schema, name)
+    outbox = identifier_text(schema, "outbox")
+    body = _truncate_body(counters, outbox) if event is Event.TRUNCATE else _row_body(counters, event, outbox)
+    create = render(
+        "capture",
+        "create_function",
+        function=function,
+        settings=raw(function_settings()),
+        body=raw(dollar_quoted(body, "capture")),
+    )
+    digest = content_hash(create)
+    return CaptureFunction(
+        event,
+        name,
+        digest,
+        (
+            create,
+            render("capture", "close_function", function=function),
+            render("capture", "comment_function", function=function, comment=raw(comment_text(digest))),
+        ),
+    )
+
+
+def comment_text(digest: str) -> str:
+    """Return the literal of a COMMENT that carries a hash."""
+    return literal_text(COMMENT_PREFIX + digest)
+
+
+def _row_body(counters: Sequence[NumberedCounter], event: Event, outbox: str) -> str:
+    queries = [(counter.id, _row_entries(counter, event)) for counter in counters]
+    one_by_one = [
+        render("capture", "one_counter", id=raw(str(counter_id)), entries=raw(query)) for counter_id, query in queries
+    ]
+    return render(
+        "capture",
+        "row_change_body",
+        all_counters=raw("\nUNION ALL\n".join(query for _, query in queries)),
+        one_by_one=raw("\n".join(one_by_one)),
+        outbox=raw(outbox),
+        chunk=raw(str(CHUNK)),
+    )
+
+
+def _row_entries(counter: NumberedCounter, event: Event) -> str:
+    match event:
+        case Event.INSERT:
+            return counting.entries_of_one_side(counter.probed, counter.id, "new_rows", added=True)
+        case Event.DELETE:
+            return counting.entries_of_one_side(counter.probed, counter.id, "old_rows", added=False)
+        case _:
+            return counting.entries_of_both_sides(counter.probed, counter.id)
+
+
+def _truncate_body(counters: Sequence[NumberedCounter], outbox: str) -> str:
+    blocks = []
+    for counter in counters:
+        # The relation is known when the trigger fires: format() puts it in, so percent signs of ours are doubled.
+        entries = counting.entries_of_one_side(counter.probed, counter.id, "<relation>", added=False)
+        query = render("capture", "truncate_query", entries=raw(entries))
+        template = query.replace("%", "%%").replace("<relation>", f"ONLY {_HOLDER}")
+        blocks.append(
+            render(
+                "capture",
+                "truncate_counter",
+                id=raw(str(counter.id)),
+                query=raw(dollar_quoted(template, "query")),
+            )
+        )
+    return render(
+        "capture", "truncate_body", counters=raw("\n".join(blocks)), outbox=raw(outbox), chunk=raw(str(CHUNK))
+    )

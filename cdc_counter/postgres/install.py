@@ -1,0 +1,179 @@
+"""Carries out a plan on a live database without queueing the application's writers.
+
+Every step waits for its locks at most as long as `steps.LOCK_TIMEOUT`, gives way, names who is in the way and tries
+again. A step is one transaction: killed anywhere, what is left is a plan of fewer steps.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection
+
+from cdc_counter.core.definition import CounterDefinition
+from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, RefusedError, UnreachableError
+from cdc_counter.postgres.blockers import Blocker, blockers_of
+from cdc_counter.postgres.installed import read_installed
+from cdc_counter.postgres.plan import make_plan, removal_plan
+from cdc_counter.postgres.probe import ProbedCounter, probe
+from cdc_counter.postgres.rendering import raw
+from cdc_counter.postgres.steps import Plan, Step
+
+Connect = Callable[[], Awaitable[AsyncConnection[Any]]]
+
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 5.0
+"""Seconds. With the lock timeout of 0.1 s, writers wait at most a fiftieth of the time once this is reached."""
+
+_LOOK_AFTER: Final = 0.03
+"""Seconds into a wait at which blockers are asked for: well before the lock timeout ends it."""
+
+
+class Moment(Enum):
+    """What an event of an installation tells."""
+
+    STARTED = "started"
+    WAITING = "waiting"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class InstallEvent:
+    """Progress of one step. `attempt` counts from 1; `blockers` are who kept the last attempt from its lock."""
+
+    moment: Moment
+    title: str
+    attempt: int = 1
+    blockers: tuple[Blocker, ...] = ()
+
+
+OnEvent = Callable[[InstallEvent], None]
+
+
+async def probe_all(
+    connection: AsyncConnection[Any], schema: str, definitions: Sequence[CounterDefinition]
+) -> list[ProbedCounter]:
+    """Return what each declaration means; raises DefinitionError for the first that can't be kept exact."""
+    return [await probe(connection, definition, schema) for definition in definitions]
+
+
+async def plan_objects(
+    connection: AsyncConnection[Any], schema: str, publication: str, definitions: Sequence[CounterDefinition]
+) -> Plan:
+    """Return the steps that install the declared counters and remove others; changes nothing."""
+    probed = await probe_all(connection, schema, definitions)
+    return make_plan(schema, publication, probed, await read_installed(connection, schema, publication))
+
+
+async def execute(plan: Plan, connect: Connect, on_event: OnEvent) -> None:
+    """Carry out a plan, step by step, waiting for locks as long as it takes.
+
+    Raises BusyError when the database changed since the plan was made: plan again.
+    """
+    if plan.is_empty:
+        return
+    async with await connect() as connection, await connect() as watcher:
+        for step in plan.steps:
+            await _carry_out(step, connection, watcher, on_event)
+
+
+async def remove_objects(
+    connection: AsyncConnection[Any], connect: Connect, schema: str, publication: str, on_event: OnEvent
+) -> None:
+    """Remove everything of ours from a database. The slot must be gone before: it would hold back WAL for ever."""
+    installed = await read_installed(connection, schema, publication)
+    await execute(removal_plan(schema, publication, installed), connect, on_event)
+
+
+async def _carry_out(
+    step: Step, connection: AsyncConnection[Any], watcher: AsyncConnection[Any], on_event: OnEvent
+) -> None:
+    on_event(InstallEvent(Moment.STARTED, step.title))
+    pause = _FIRST_PAUSE
+    attempt = 1
+    while True:
+        blockers = await _attempt(step, connection, watcher)
+        if blockers is None:
+            on_event(InstallEvent(Moment.DONE, step.title, attempt))
+            return
+        on_event(InstallEvent(Moment.WAITING, step.title, attempt, blockers))
+        # Jitter: two installations must not keep meeting each other.
+        await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+        attempt += 1
+
+
+async def _attempt(
+    step: Step, connection: AsyncConnection[Any], watcher: AsyncConnection[Any]
+) -> tuple[Blocker, ...] | None:
+    """Run the step once; return None when it is done, else who was in the way."""
+    seen: list[tuple[Blocker, ...]] = []
+    ended = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_watch(watcher, connection.info.backend_pid, ended, seen), name="lock watch")
+        error = await _transaction(step, connection)
+        ended.set()
+    match error:
+        case None:
+            return None
+        case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
+            return seen[-1] if seen else ()
+    raise _explained(step, error) from error
+
+
+async def _transaction(step: Step, connection: AsyncConnection[Any]) -> psycopg.Error | None:
+    """Return the error instead of raising it, for it is judged when the watch has ended."""
+    try:
+        async with connection.transaction():
+            for statement in (*step.prologue, *step.statements):
+                await connection.execute(raw(statement))
+    except psycopg.Error as error:
+        return error
+    return None
+
+
+def _explained(step: Step, error: psycopg.Error) -> CdcCounterError:  # noqa: PLR0911 - a table, one row per error
+    message = f"{step.title}: {error.diag.message_primary or error}"
+    match error:
+        case psycopg.errors.ObjectInUse():
+            return BusyError(message, hint="run the command again; it continues where it stopped")
+        case psycopg.errors.UniqueViolation():
+            return BusyError(
+                f"{step.title}: another installation is running", hint="wait for it, then run the command again"
+            )
+        case psycopg.errors.InsufficientPrivilege():
+            return NotReadyError(
+                message, hint="run this as the owner of the counted tables, with CREATE on the database"
+            )
+        case psycopg.errors.DependentObjectsStillExist():
+            return RefusedError(
+                f"{message}: {error.diag.message_detail}", hint="drop or move what depends on it, then run this again"
+            )
+        case psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn():
+            return BusyError(message, hint="a table changed meanwhile; run the command again")
+        case psycopg.OperationalError() if error.sqlstate is None or _connection_lost(error.sqlstate):
+            return UnreachableError(message)
+    return CdcCounterError(message, hint="see the server's log for the whole error")
+
+
+def _connection_lost(sqlstate: str) -> bool:
+    """Tell whether an SQLSTATE means that the session is over: connection exceptions and operator intervention."""
+    return sqlstate[:2] in {"08", "57"}
+
+
+async def _watch(
+    watcher: AsyncConnection[Any], pid: int, ended: asyncio.Event, seen: list[tuple[Blocker, ...]]
+) -> None:
+    """Note who `pid` waits for until the attempt has ended."""
+    while not ended.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), _LOOK_AFTER)
+            return
+        blockers = await blockers_of(watcher, pid)
+        if blockers:
+            seen.append(blockers)

@@ -1,0 +1,118 @@
+"""What is installed: our objects as the catalog has them, and the counters that are being counted.
+
+Only reads. What should be installed is `plan`'s business.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection, sql
+from psycopg.rows import DictRow, dict_row
+
+from cdc_counter.postgres.capture import COMMENT_PREFIX
+from cdc_counter.postgres.rendering import block, identifier_text, qualified
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledCounter:
+    """A counter whose deltas are being captured. `fingerprint` is its declaration's."""
+
+    id: int
+    name: str
+    relation: int
+    scale: int
+    scoped: bool
+    fingerprint: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledTrigger:
+    """One of our triggers. `enabled` is `pg_trigger.tgenabled`; it should be `A`."""
+
+    relation: int
+    schema: str
+    table: str
+    name: str
+    enabled: str
+    function: str
+
+    @property
+    def quoted_relation(self) -> str:
+        """The relation it is on, as SQL."""
+        return identifier_text(self.schema, self.table)
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Everything of ours in a database. Hashes are those of the COMMENTs, by object name; None: not there."""
+
+    schema_exists: bool
+    schema_is_foreign: bool
+    schema_hash: str | None
+    publication_exists: bool
+    publication_is_ours: bool
+    functions: dict[str, str]
+    views: dict[str, str]
+    triggers: tuple[InstalledTrigger, ...]
+    counters: tuple[InstalledCounter, ...]
+    next_id: int
+
+
+async def installed_counters(connection: AsyncConnection[Any], schema: str) -> list[InstalledCounter]:
+    """Return the counters being captured, by id; none when nothing is installed."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute("SELECT to_regclass(%s) IS NOT NULL AS there", [identifier_text(schema, "counters")])
+        row = await cursor.fetchone()
+        if row is None or not row["there"]:
+            return []
+        counters = qualified(schema, "counters")
+        await cursor.execute(block("catalog", "counters").format(counters=counters))
+        return [InstalledCounter(**row) for row in await cursor.fetchall()]
+
+
+async def read_installed(connection: AsyncConnection[Any], schema: str, publication: str) -> Installed:
+    """Return everything of ours that is there."""
+    names = {
+        "schema": schema,
+        "publication": publication,
+        "outbox": identifier_text(schema, "outbox"),
+        "counters": identifier_text(schema, "counters"),
+    }
+    bases = await _rows(connection, "base", names)
+    publications = await _rows(connection, "publication", names)
+    functions = await _rows(connection, "functions", names)
+    views = await _rows(connection, "views", names)
+    triggers = await _rows(connection, "triggers", names)
+    base = bases[0] if bases else None
+    is_complete = base is not None and base["is_complete"]
+    digest = _hash(base["comment"]) if base is not None else None
+    return Installed(
+        schema_exists=base is not None,
+        schema_is_foreign=base is not None and digest is None and base["has_relations"],
+        schema_hash=digest if is_complete else None,
+        publication_exists=bool(publications),
+        publication_is_ours=bool(publications) and bool(publications[0]["is_ours"]),
+        functions={row["name"]: _hash(row["comment"]) or "" for row in functions},
+        views={row["name"]: _hash(row["comment"]) or "" for row in views},
+        triggers=tuple(InstalledTrigger(**row) for row in triggers),
+        counters=tuple(await installed_counters(connection, schema)),
+        next_id=await _next_id(connection, schema) if is_complete else 1,
+    )
+
+
+async def _rows(connection: AsyncConnection[Any], name: str, parameters: dict[str, Any]) -> list[DictRow]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(block("catalog", name), parameters)
+        return await cursor.fetchall()
+
+
+async def _next_id(connection: AsyncConnection[Any], schema: str) -> int:
+    statement: sql.Composed = block("catalog", "next_id").format(counters=qualified(schema, "counters"))
+    cursor = await connection.execute(statement)
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 1
+
+
+def _hash(comment: str | None) -> str | None:
+    return comment.removeprefix(COMMENT_PREFIX) if comment and comment.startswith(COMMENT_PREFIX) else None

@@ -1,0 +1,48 @@
+"""The transactions an installation is made of, as values: each is one step that has happened or has not.
+
+Pure. A step touches at most one of the application's tables, so that no lock is held while waiting for another.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cdc_counter.postgres.rendering import literal_text, raw, render
+from cdc_counter.postgres.settings import pinned_settings
+
+LOCK_TIMEOUT: Final = "100ms"
+"""Writers that come while we wait for a lock wait as long: shorter than people notice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One transaction. `relation` is the application's table that it locks, as SQL; None when it locks none."""
+
+    title: str
+    statements: tuple[str, ...]
+    relation: str | None = None
+
+    @property
+    def sql(self) -> list[str]:
+        """The whole transaction, for `psql`: every statement ends with a semicolon."""
+        return [f"{statement};" for statement in ("BEGIN", *self.prologue, *self.statements, "COMMIT")]
+
+    @property
+    def prologue(self) -> tuple[str, ...]:
+        """Settings of the transaction: the texts below mean what they meant when they were deparsed."""
+        pinned = (
+            f"SET LOCAL {name} = {value if name == 'search_path' else literal_text(value)}"
+            for name, value in pinned_settings().items()
+        )
+        return (render("schema", "set_lock_timeout", timeout=raw(literal_text(LOCK_TIMEOUT))), *pinned)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done, in order; nothing when everything is in place."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.steps

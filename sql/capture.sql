@@ -1,0 +1,161 @@
+-- The capture functions and triggers of one counted table.
+--
+-- A firing only reads until it inserts into the outbox: the block that can fail is a subtransaction without an xid, and
+-- a statement of the application never fails because a counter does.
+
+-- name: create_function
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+{settings}
+AS {body}
+
+-- name: close_function
+REVOKE ALL ON FUNCTION {function}() FROM PUBLIC
+
+-- name: comment_function
+COMMENT ON FUNCTION {function}() IS {comment}
+
+-- name: row_change_body
+#variable_conflict use_column
+DECLARE
+    cdc_entries text[];
+    cdc_some text[];
+    cdc_first integer;
+BEGIN
+    BEGIN
+        SELECT array_agg(entry) INTO cdc_entries FROM (
+{all_counters}
+        ) AS firing;
+    EXCEPTION WHEN OTHERS THEN
+        -- One counter at a time, to lose only the one that fails.
+        cdc_entries := NULL;
+{one_by_one}
+    END;
+    IF cdc_entries IS NOT NULL THEN
+        FOR cdc_first IN 1..cardinality(cdc_entries) BY {chunk} LOOP
+            INSERT INTO {outbox} (xid, deltas) VALUES (
+                pg_current_xact_id(),
+                '[' || array_to_string(cdc_entries[cdc_first:cdc_first + {chunk} - 1], ',') || ']'
+            );
+        END LOOP;
+    END IF;
+    RETURN NULL;
+END
+
+-- name: one_counter
+        BEGIN
+            SELECT array_agg(entry) INTO cdc_some FROM (
+{entries}
+            ) AS firing;
+        EXCEPTION WHEN OTHERS THEN
+            cdc_some := ARRAY['[' || {id} || ',"' || SQLSTATE || '",' || to_json(left(SQLERRM, 500))::text || ']'];
+        END;
+        cdc_entries := cdc_entries || cdc_some;
+
+-- name: truncate_body
+-- A snapshot older than the lock does not see every row that is going: then the counters have to be recounted.
+DECLARE
+    cdc_entries text[];
+    cdc_some text[];
+    cdc_first integer;
+    cdc_is_current boolean := current_setting('transaction_isolation') LIKE 'read %';
+BEGIN
+    IF pg_relation_size(TG_RELID) = 0 THEN
+        RETURN NULL;
+    END IF;
+{counters}
+    IF cdc_entries IS NOT NULL THEN
+        FOR cdc_first IN 1..cardinality(cdc_entries) BY {chunk} LOOP
+            INSERT INTO {outbox} (xid, deltas) VALUES (
+                pg_current_xact_id(),
+                '[' || array_to_string(cdc_entries[cdc_first:cdc_first + {chunk} - 1], ',') || ']'
+            );
+        END LOOP;
+    END IF;
+    RETURN NULL;
+END
+
+-- name: truncate_counter
+    BEGIN
+        IF NOT cdc_is_current THEN
+            RAISE EXCEPTION USING ERRCODE = '0A000',
+                MESSAGE = 'TRUNCATE in a ' || current_setting('transaction_isolation') || ' transaction can''t be counted';
+        END IF;
+        EXECUTE format({query}, TG_TABLE_SCHEMA, TG_TABLE_NAME) INTO cdc_some;
+    EXCEPTION WHEN OTHERS THEN
+        cdc_some := ARRAY['[' || {id} || ',"' || SQLSTATE || '",' || to_json(left(SQLERRM, 500))::text || ']'];
+    END;
+    cdc_entries := cdc_entries || cdc_some;
+
+-- name: truncate_query
+SELECT array_agg(entry) FROM (
+{entries}
+) AS firing
+
+-- name: insert_trigger
+CREATE OR REPLACE TRIGGER {trigger} AFTER INSERT ON {relation}
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {function}()
+
+-- name: update_trigger
+CREATE OR REPLACE TRIGGER {trigger} AFTER UPDATE ON {relation}
+REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {function}()
+
+-- name: delete_trigger
+CREATE OR REPLACE TRIGGER {trigger} AFTER DELETE ON {relation}
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION {function}()
+
+-- name: truncate_trigger
+CREATE OR REPLACE TRIGGER {trigger} BEFORE TRUNCATE ON {relation}
+FOR EACH STATEMENT EXECUTE FUNCTION {function}()
+
+-- name: enable_trigger
+ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {trigger}
+
+-- name: drop_trigger
+DROP TRIGGER IF EXISTS {trigger} ON {relation}
+
+-- name: drop_function
+DROP FUNCTION IF EXISTS {function}()
+
+-- name: rows_entries
+SELECT '[' || {id} || ',' || to_json({scope})::text || ',' || to_json({bucket})::text || ',' || {delta} || ']' AS entry
+FROM (
+{grouped}
+) AS g
+
+-- name: one_sided
+SELECT {keys}{total} AS d FROM (
+{rows}
+) AS r {group_by} HAVING {total} <> 0
+
+-- name: two_sided
+SELECT {keys}sum(d) AS d FROM (
+SELECT {keys}{plus} AS d FROM (
+{new_rows}
+) AS r
+UNION ALL
+SELECT {keys}{minus} FROM (
+{old_rows}
+) AS r
+) AS r {group_by} HAVING sum(d) <> 0
+
+-- name: create_truth_view
+CREATE OR REPLACE VIEW {view} AS
+SELECT {scope} AS scope, {bucket} AS bucket, {value} AS value FROM (
+SELECT {keys}{total} AS d FROM (
+{rows}
+) AS r {group_by}
+) AS g WHERE d <> 0
+
+-- name: comment_view
+COMMENT ON VIEW {view} IS {comment}
+
+-- name: drop_view
+DROP VIEW IF EXISTS {view}
+
+-- name: lock_for_install
+-- Writers wait behind this for as long as it waits itself, so it waits briefly and tries again.
+LOCK TABLE {relation} IN SHARE ROW EXCLUSIVE MODE
+
+-- name: lock_for_removal
+LOCK TABLE {relation} IN ACCESS EXCLUSIVE MODE
