@@ -139,7 +139,9 @@ class Engine:
             return
         # Long polling may come through a proxy that shares its connection with others: only the session ends.
         await socket.close(wait=False, abort=True)
+        # Wakes a request that waits for packets. The library forgets closed sessions only now and then.
         socket.queue.put_nowait(None)
+        self.server.eio.sockets.pop(connection, None)
 
     async def sweep(self) -> None:
         """Cut whoever stays outside or lets packets pile up, for ever."""

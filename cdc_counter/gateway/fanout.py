@@ -16,7 +16,7 @@ from cdc_counter.gateway.messages import changes_of, snapshot_of
 from cdc_counter.gateway.rooms import Room, RoomKey, Unsent
 
 Capacity = Callable[[str, bool], int]
-"""How many more messages a client can take; the flag says that it is being helped back into step."""
+"""How many more messages a client can take; the flag says that it was full when last looked at."""
 
 
 class Event(StrEnum):
@@ -172,7 +172,7 @@ class Fanout:
             seen = subscription.seen
             if seen is None or seen >= room.sequence:
                 continue
-            if client in self._owed or not self._has_place(client, capacity, now):
+            if room.key in self._owed.get(client, ()) or not self._has_place(client, capacity, now):
                 self._owed.setdefault(client, set()).add(room.key)
                 continue
             subscription.seen = room.sequence
@@ -190,9 +190,9 @@ class Fanout:
         due: dict[RoomKey, tuple[Room, list[str]]] = {}
         for client, keys in tuple(self._owed.items()):
             ready = [key for key in keys if self._rooms[key].ready]
-            if not ready or not self._has_place(client, capacity, now, behind=True):
+            if not ready or not self._has_place(client, capacity, now):
                 continue
-            for key in ready[: capacity(client, True)]:
+            for key in ready[: capacity(client, False)]:
                 room = self._rooms[key]
                 due.setdefault(key, (room, []))[1].append(client)
                 self._audience[key][client].seen = room.sequence
@@ -201,8 +201,9 @@ class Fanout:
         for room, clients in due.values():
             yield Delivery(Event.RESET, snapshot_of(room), tuple(clients))
 
-    def _has_place(self, client: str, capacity: Capacity, now: float, *, behind: bool = False) -> bool:
-        if capacity(client, behind) > 0:
+    def _has_place(self, client: str, capacity: Capacity, now: float) -> bool:
+        # Who was full has to drain a good part first: else every packet read would bring another snapshot.
+        if capacity(client, client in self._congested_since) > 0:
             self._congested_since.pop(client, None)
             return True
         self._congested_since.setdefault(client, now)

@@ -145,9 +145,14 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
                 outcome = await self._loader.ready(room)
         except TimeoutError:
             outcome = Outcome.UNAVAILABLE
-        if outcome is not Outcome.READY:
+        if outcome is Outcome.UNKNOWN:
+            return {"error": NOT_FOUND}
+        if outcome is Outcome.UNAVAILABLE and self._fanout.room(key) is room:
             self._leave(client, key)
-            return {"error": NOT_FOUND if outcome is Outcome.UNKNOWN else UNAVAILABLE}
+            return {"error": UNAVAILABLE}
+        # The room may have been closed and opened anew by an unsubscribe and a later subscribe: that one answers for it.
+        if outcome is not Outcome.READY:
+            return invalid(InvalidArgumentError("unsubscribed meanwhile"))
         # Nothing may be awaited between this snapshot and its acknowledgement: later changes are queued behind it.
         snapshot = self._fanout.admit(client, key)
         return snapshot if snapshot is not None else invalid(InvalidArgumentError("unsubscribed meanwhile"))

@@ -25,7 +25,8 @@ class TallySource(Protocol):
     def follow(self) -> AsyncIterator[list[FeedEntry]]:
         """Yield entries in sequence order, from now on and for ever; a Gap wherever some may be missing.
 
-        An empty list is yielded as soon as the starting point is fixed: readings taken later can't miss an entry.
+        Something, be it an empty list, is yielded as soon as the starting point is fixed: whatever was read before
+        that is read again, whatever is read after it can't miss an entry.
         """
         ...
 
