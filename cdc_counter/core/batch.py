@@ -63,7 +63,12 @@ class Batcher:
         self._waiting_keys = 0
         self._open: _Transaction | None = None
         self._skipping = False
-        self.held_keys = 0
+        self._held_keys = 0
+
+    @property
+    def ready_keys(self) -> int:
+        """Keys held that `take` would give; those of the open transaction are bounded by themselves."""
+        return self._held_keys - (self._open.fold.keys if self._open else 0)
 
     @property
     def oldest_commit_time(self) -> float | None:
@@ -104,7 +109,7 @@ class Batcher:
         if current.rows > current.skip_rows:
             before = current.fold.keys
             current.fold.add_row(text)
-            self.held_keys += current.fold.keys - before
+            self._held_keys += current.fold.keys - before
 
     def commit(self, end_lsn: Lsn) -> None:
         """Close the open transaction at its end LSN."""
@@ -141,7 +146,7 @@ class Batcher:
             self._close_waiting()
         if self._steps:
             step = self._steps.popleft()
-            self.held_keys -= step.keys
+            self._held_keys -= step.keys
             return step
         if self._idle > self._closed:
             self._closed = self._idle

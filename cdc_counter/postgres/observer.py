@@ -3,6 +3,7 @@
 The streaming connection can't be asked anything while it streams. Lost connections are opened again at the next call.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Observation:
 
 
 class Observer:
-    """One lazily opened connection; its methods must not be called at the same time."""
+    """One lazily opened connection; concurrent calls take turns."""
 
     def __init__(self, conninfo: str, schema: str, slot: str) -> None:
         self._conninfo = conninfo
@@ -38,6 +39,7 @@ class Observer:
             sql.Identifier(schema, "outbox")
         )
         self._connection: AsyncConnection[Any] | None = None
+        self._turn = asyncio.Lock()
 
     async def observe(self) -> Observation:
         """Look; raises UnreachableError."""
@@ -66,17 +68,18 @@ class Observer:
 
     @asynccontextmanager
     async def _session(self, what: str) -> AsyncIterator[AsyncConnection[Any]]:
-        if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._conninfo)
-            self._connection.row_factory = dict_row
-        try:
-            with translated_errors(what):
-                yield self._connection
-        except (CdcCounterError, TimeoutError):
-            await self.close()
-            raise
+        async with self._turn:
+            if self._connection is None or self._connection.closed:
+                self._connection = await connect(self._conninfo)
+            try:
+                with translated_errors(what):
+                    yield self._connection
+            except CdcCounterError:
+                await self.close()
+                raise
 
 
 async def _one(connection: AsyncConnection[Any], block: str, slot: str) -> dict[str, Any]:
-    cursor = await connection.execute(sql.SQL(sql_blocks("replication")[block]), {"slot": slot})
+    cursor = connection.cursor(row_factory=dict_row)
+    await cursor.execute(sql.SQL(sql_blocks("replication")[block]), {"slot": slot})
     return await cursor.fetchone() or {}

@@ -102,11 +102,15 @@ class Tallies(Protocol):
     async def recent(self) -> list[str]:
         """Return the notes of applied steps, oldest first."""
 
-    async def trim_recent(self, count: int) -> None:
-        """Forget the oldest notes."""
-
     async def apply(
-        self, epoch: str, moves: Sequence[Move], groups: Sequence[TallyGroup], *, version: str = "", note: str = ""
+        self,
+        epoch: str,
+        moves: Sequence[Move],
+        groups: Sequence[TallyGroup],
+        *,
+        version: str = "",
+        note: str = "",
+        surplus_notes: int = 0,
     ) -> Outcome:
         """Add deltas and move meta fields in one step, or do nothing."""
 

@@ -77,25 +77,27 @@ class TallyStore:
             raw: list[bytes] = await command(self._client, "LRANGE", self._keys.recent, 0, -1)
         return [element.decode() for element in raw]
 
-    async def trim_recent(self, count: int) -> None:
-        """Forget the oldest `count` elements."""
-        with translated_errors("trimming recent transactions"):
-            await command(self._client, "LTRIM", self._keys.recent, count, -1)
-
     async def apply(
-        self, epoch: str, moves: Sequence[Move], groups: Sequence[TallyGroup], *, version: str = "", note: str = ""
+        self,
+        epoch: str,
+        moves: Sequence[Move],
+        groups: Sequence[TallyGroup],
+        *,
+        version: str = "",
+        note: str = "",
+        surplus_notes: int = 0,
     ) -> Outcome:
         """Add deltas and move meta fields in one step, or do nothing.
 
         `version` is what the feed says of the change ('' for the stored watermark); `note` is kept in the list of
-        recent transactions. A conflict that shows the very value to be set is an earlier call whose reply was lost: it
+        recent transactions, the oldest `surplus_notes` leave it. A conflict that shows the very value to be set is an earlier call whose reply was lost: it
         counts as applied. Raises UnreachableError when there was no answer: call again with the same arguments.
         """
         keys = [self._keys.meta, self._keys.feed, self._keys.recent]
         arguments: list[str | bytes] = [epoch, str(len(moves))]
         for move in moves:
             arguments += (move.field, move.expected, move.new)
-        arguments += (self._feed_length, version, note)
+        arguments += (self._feed_length, version, note, str(surplus_notes))
         for group in groups:
             if group.hidden:
                 keys.append(self._keys.hidden(group.counter, group.scope))

@@ -4,7 +4,8 @@
 -- KEYS[4+] tally hashes, one per group below, in order
 -- ARGV[1]  the epoch these deltas belong to
 -- ARGV[2]  number of compare-and-set triples; then for each: meta field, expected value, new value
--- then     feed length to keep; version of the change, or '' for the watermark as stored; an element for KEYS[3], or ''
+-- then     feed length to keep; version of the change, or '' for the watermark as stored;
+--          an element to append to KEYS[3], or ''; how many of its oldest elements to remove
 -- then, for each tally hash: 'counter' and 'scope' for the feed ('' and '' writes none), number of buckets,
 --          then bucket, delta for each. Integers are decimal text: Lua's numbers are doubles.
 --
@@ -35,8 +36,8 @@ end
 local sequence = redis.call('HGET', meta, 'sequence') or '0'
 if not string.match(sequence, '^%d+$') then return {'unfit', meta, 'sequence', 'it holds no integer'} end
 sequence = tonumber(sequence)
-local feed_length, version, element = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-at = at + 4
+local feed_length, version, element, surplus = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+at = at + 5
 
 -- Exact sum of two 64-bit integers given as decimal text, or nil when it leaves the 64-bit range.
 -- Up to 15 digits doubles are exact; beyond, magnitudes are added or subtracted in limbs of 7 digits.
@@ -161,6 +162,7 @@ for _, write in ipairs(writes) do
   end
 end
 if element ~= '' then append(recent, 'RPUSH', recent, element) end
+if surplus ~= '0' then redis.pcall('LTRIM', recent, surplus, '-1') end
 moves[#moves + 1] = 'sequence'
 moves[#moves + 1] = string.format('%.0f', sequence)
 redis.call('HSET', meta, unpack(moves))

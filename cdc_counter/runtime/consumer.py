@@ -1,0 +1,201 @@
+"""The consumer: one session after the other, each begun by the start-up decision, until told to stop.
+
+Owns when to connect again and what the process knows across sessions. Everything that can be retried is, for ever,
+with jittered pauses; what can't be continued without risking a wrong number ends it with a typed error.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from cdc_counter.core.assembly import Assembly
+from cdc_counter.core.batch import Batcher
+from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.lifecycle import Action, ServerFacts, Stored, decide, recheck_after_start
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.outcome import Applied, Move
+from cdc_counter.core.progress import Progress
+from cdc_counter.core.snapshot import Snapshot
+from cdc_counter.core.status import Phase
+from cdc_counter.errors import BusyError, CdcCounterError, UnreachableError
+from cdc_counter.metrics import Metrics
+from cdc_counter.runtime.applier import Applier, SupersededError
+from cdc_counter.runtime.backoff import Backoff, pause
+from cdc_counter.runtime.edges import Observer, Stream, Tallies
+from cdc_counter.runtime.failures import cause_of
+from cdc_counter.runtime.lineage import Lineage
+from cdc_counter.runtime.session import Session
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_RECENT_DELTAS: Final = 500_000
+"""Deltas of recent transactions kept for comparisons: about 100 MB at worst; released within about a second."""
+
+_STANDBY_PAUSE: Final = 0.4
+"""Seconds between looks at a slot that another consumer streams: a stand-by takes over within a second or so."""
+
+_SETTLED_SECONDS: Final = 5.0
+"""A session that lasted this long was no failed attempt: the pauses start again from the shortest."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """`outbox` is (schema, table)."""
+
+    slot: str
+    outbox: tuple[str, str]
+    max_keys: int
+    feedback_seconds: float
+    silence_seconds: float
+
+
+class Consumer:
+    """Slot to Redis. `phase`, `detail`, `session` and `lineage` may be read by others; sessions come and go."""
+
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        open_stream: Callable[[], Awaitable[Stream]],
+        observer: Observer,
+        tallies: Tallies,
+        metrics: Metrics,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self._open_stream = open_stream
+        self._observer = observer
+        self._tallies = tallies
+        self._metrics = metrics
+        self._now = now
+        self.started_at = now()
+        self.phase = Phase.CONNECTING
+        self.detail = ""
+        self.session: Session | None = None
+        self.lineage: Lineage | None = None
+        self.records: dict[str, CounterRecord] = {}
+        self.transactions = 0
+        self.deltas = 0
+        self._in_session = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Stream until `stop`; raises the error of a decision that a restart can't mend."""
+        backoff = Backoff(0.1, 5.0)
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                await self._one_session(stop)
+            except (CdcCounterError, TimeoutError, BaseExceptionGroup) as group:
+                error = cause_of(group)
+                if time.monotonic() - began > _SETTLED_SECONDS:
+                    backoff.reset()
+                await self._after(error, backoff, stop)
+        self.phase, self.detail = Phase.STOPPED, ""
+
+    async def between_steps(self, lsn: Lsn, act: Callable[[], Awaitable[T]]) -> T:
+        """Run `act` in this or the next session, once everything up to `lsn` is applied, while no step is.
+
+        Raises SupersededError when the session ends meanwhile.
+        """
+        await self._in_session.wait()
+        session = self.session
+        if session is None:
+            raise SupersededError("the session ended")
+        return await session.applier.between_steps(lsn, act, session.wake)
+
+    def observed(self, snapshot: Snapshot) -> None:
+        """Take note of what every newer snapshot sees."""
+        if self.lineage is not None:
+            self.lineage.release(snapshot)
+
+    async def _after(self, error: BaseException, backoff: Backoff, stop: asyncio.Event) -> None:
+        if isinstance(error, TimeoutError):
+            error = UnreachableError("postgres: no answer in time")
+        if not isinstance(error, CdcCounterError):
+            raise error
+        self.detail = str(error)
+        if not error.retry:
+            self.phase = Phase.STOPPED
+            raise error
+        if stop.is_set():
+            _log.info("%s", error)
+        elif isinstance(error, BusyError):
+            if self.phase is not Phase.WAITING_FOR_SLOT:
+                _log.info("standing by: %s", error)
+            self.phase = Phase.WAITING_FOR_SLOT
+            await pause(_STANDBY_PAUSE, stop)
+        else:
+            self.phase = Phase.CONNECTING
+            self._metrics.reconnects.labels("postgres").inc()
+            _log.warning("%s; trying again", error)
+            await backoff.wait(stop)
+
+    async def _one_session(self, stop: asyncio.Event) -> None:
+        stored = await self._tallies.load()
+        stream = await self._open_stream()
+        try:
+            facts = await stream.facts(stored.epoch.timeline if stored else None)
+            decision = decide(stored, facts, self.settings.slot)
+            if stored is None or decision.action is not Action.CONTINUE:
+                raise decision.error()
+            stored = await self._on_timeline(stored, facts)
+            await stream.start(stored.watermark.lsn)
+            # The slot may have been moved between the question and the start.
+            again = recheck_after_start(stored.watermark, await self._observer.confirmed_flush(), self.settings.slot)
+            if again.action is not Action.CONTINUE:
+                raise again.error()
+            await self._stream(stream, stored, stop)
+        finally:
+            await stream.close()
+
+    async def _on_timeline(self, stored: Stored, facts: ServerFacts) -> Stored:
+        """Follow a promotion that the decision allowed, so that the next comparison starts from the new timeline."""
+        old, new = stored.epoch.timeline, facts.timeline
+        if old == new:
+            return stored
+        _log.warning("the server was promoted from timeline %d to %d; nothing applied is lost", old, new)
+        outcome = await self._tallies.apply(stored.epoch.identity, [Move("timeline", str(old), str(new))], [])
+        if not isinstance(outcome, Applied):
+            raise SupersededError(f"the timeline could not be noted: {outcome}")
+        after = await self._tallies.load()
+        if after is None:
+            raise SupersededError("the tallies are gone")
+        return after
+
+    async def _stream(self, stream: Stream, stored: Stored, stop: asyncio.Event) -> None:
+        settings = self.settings
+        self.records = await self._tallies.counters()
+        if self.lineage is None or not self.lineage.continues(stored.epoch, stored.watermark):
+            notes = await self._tallies.recent()
+            self.lineage = Lineage.from_notes(stored.epoch, stored.watermark, _RECENT_DELTAS, notes)
+        progress = Progress.starting_at(stored.watermark.lsn)
+        batcher = Batcher(stored.watermark, settings.max_keys)
+        applier = Applier(self._tallies, self.lineage, progress, self.records, self._metrics, self._now)
+        self.session = Session(
+            stream,
+            batcher,
+            Assembly(*settings.outbox, batcher),
+            applier,
+            progress,
+            max_keys=settings.max_keys,
+            feedback_seconds=settings.feedback_seconds,
+            silence_seconds=settings.silence_seconds,
+            now=self._now,
+        )
+        self.phase, self.detail = Phase.STREAMING, ""
+        self._metrics.streaming.set(1)
+        _log.info("streaming slot %s from %s", settings.slot, stored.watermark.lsn)
+        self._in_session.set()
+        try:
+            await self.session.run(stop)
+        finally:
+            self._in_session.clear()
+            self._metrics.streaming.set(0)
+            self.transactions += applier.transactions
+            self.deltas += applier.deltas
+            self.session = None
+            applier.turn_away(SupersededError("the session ended"))

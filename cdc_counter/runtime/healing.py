@@ -1,0 +1,90 @@
+"""Brings every counter to `live`: seeds the ones that await it, rebuilds the ones that went stale.
+
+One counter at a time; a failure is shown as the counter's state and tried again after a growing pause, so that a
+counter that can't be counted is no crash loop and no load.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.reading import CounterState
+from cdc_counter.errors import CdcCounterError
+from cdc_counter.runtime.backoff import Backoff, pause
+from cdc_counter.runtime.consumer import Consumer
+from cdc_counter.runtime.seeder import Seeder, SeedProgress
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+
+
+class Healer:
+    """Runs beside a consumer. `changed` is set whenever a counter's state may have changed."""
+
+    def __init__(self, consumer: Consumer, seeder: Seeder, now: Callable[[], float] = time.time) -> None:
+        self._consumer = consumer
+        self._seeder = seeder
+        self._now = now
+        self._pauses: dict[str, Backoff] = {}
+        self._not_before: dict[str, float] = {}
+
+    async def run(self, stop: asyncio.Event, on_progress: SeedProgress) -> None:
+        """Look after the counters until `stop`."""
+        while not stop.is_set():
+            await self.heal(on_progress)
+            await pause(_LOOK_SECONDS, stop)
+
+    async def until_live(self, names: set[str], on_progress: SeedProgress) -> None:
+        """Look after the counters until all of these are live; raises what keeps one from it for good."""
+        never = asyncio.Event()
+        while True:
+            error = await self.heal(on_progress)
+            if error is not None and not error.retry:
+                raise error
+            records = self._consumer.records
+            if names and all(n in records and records[n].state is CounterState.LIVE for n in names):
+                return
+            await pause(_LOOK_SECONDS, never)
+
+    async def heal(self, on_progress: SeedProgress) -> CdcCounterError | None:
+        """Take one round; returns the last error met."""
+        session = self._consumer.session
+        if session is None:
+            return None
+        met: CdcCounterError | None = None
+        try:
+            await session.applier.adopt()
+        except CdcCounterError as error:
+            return error
+        for record in list(self._consumer.records.values()):
+            if record.state is CounterState.LIVE or time.monotonic() < self._not_before.get(record.name, 0.0):
+                continue
+            try:
+                await self._seeder.seed(await self._begin(record), on_progress)
+                self._pauses.pop(record.name, None)
+            except CdcCounterError as error:
+                met = error
+                await self._failed(record, error)
+        return met
+
+    async def _begin(self, record: CounterRecord) -> CounterRecord:
+        """A stale counter keeps its last values, marked as being rebuilt, until the new ones are there."""
+        if record.awaits_seed:
+            return record
+        session = self._consumer.session
+        rebuilding = record.moved_to(CounterState.REBUILDING, self._now(), record.reason)
+        if session is not None:
+            await session.applier.change(rebuilding)
+        return rebuilding
+
+    async def _failed(self, record: CounterRecord, error: CdcCounterError) -> None:
+        if error.retry:
+            backoff = self._pauses.setdefault(record.name, Backoff(0.2, 5.0))
+            _log.info("seeding %s: %s", record.name, error)
+        else:
+            backoff = self._pauses.setdefault(record.name, Backoff(5.0, 300.0))
+            _log.error("seeding %s failed: %s", record.name, error)
+        self._not_before[record.name] = time.monotonic() + backoff.next_delay()

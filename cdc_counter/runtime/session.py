@@ -1,0 +1,193 @@
+"""One replication session: receive, apply, confirm, side by side, until it ends.
+
+Receiving never waits for applying (but for bounded memory), and the status updates that keep the connection alive wait
+for neither, so that a long apply or a huge transaction is not cut off by wal_sender_timeout. What is confirmed is
+what Redis holds, never more.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cdc_counter.core.assembly import Assembly
+from cdc_counter.core.batch import Batcher
+from cdc_counter.core.frames import PrimaryKeepalive, StandbyStatusUpdate, parse_frame
+from cdc_counter.core.pgoutput import parse_message
+from cdc_counter.core.progress import Progress
+from cdc_counter.errors import UnreachableError
+from cdc_counter.runtime.applier import Applier
+from cdc_counter.runtime.edges import Stream
+
+_log = logging.getLogger(__name__)
+
+_READ_LIMIT: Final = 256
+"""Payloads taken before other tasks get their turn: below a millisecond of decoding."""
+
+_READY_BATCHES: Final = 4
+"""Reading pauses when this many batches' keys wait: two being folded, one in flight, one to spare."""
+
+_CONFIRM_PAUSE: Final = 0.1
+"""Seconds between confirmations that nobody asked for: each costs the walsender a wake-up."""
+
+_DRAIN_SECONDS: Final = 8.0
+"""How long a stop waits for Redis; what is not applied by then is sent again after the next start."""
+
+
+class Session:
+    """Streams from a started `stream` into `applier`. `feedback_seconds` must be well below wal_sender_timeout."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        batcher: Batcher,
+        assembly: Assembly,
+        applier: Applier,
+        progress: Progress,
+        *,
+        max_keys: int,
+        feedback_seconds: float,
+        silence_seconds: float,
+        now: Callable[[], float],
+    ) -> None:
+        self._stream = stream
+        self._batcher = batcher
+        self._assembly = assembly
+        self.applier = applier
+        self.progress = progress
+        self._max_ready = _READY_BATCHES * max_keys
+        self._feedback_seconds = feedback_seconds
+        self._silence_seconds = silence_seconds
+        self._now = now
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+        self._reply = asyncio.Event()
+        self._received_all = False
+        self._finished = asyncio.Event()
+        self._heard_at = time.monotonic()
+        self._sent_at = 0.0
+        self._server_clock = (now(), time.monotonic())
+
+    # -- what others may ask ----------------------------------------------------------------------------------------
+
+    @property
+    def lag(self) -> float:
+        """Age of the oldest commit that is received and not applied, seconds by the server's clock; 0 when none is."""
+        in_flight = self.applier.in_flight
+        oldest = (in_flight.commit_time if in_flight else None) or self._batcher.oldest_commit_time
+        if oldest is None:
+            return 0.0
+        server_time, at = self._server_clock
+        return max(0.0, server_time + (time.monotonic() - at) - oldest)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether everything received is applied."""
+        return self.progress.applied == self.progress.received and self.applier.in_flight is None
+
+    @property
+    def foreign_rows(self) -> int:
+        """Outbox rows that were copied back or restored, and not counted a second time."""
+        return self._assembly.foreign_rows
+
+    def wake(self) -> None:
+        """Make the applying side look for work."""
+        self._work.set()
+
+    # -- the session ------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Stream until `stop`, then drain and confirm; raises what ended it otherwise."""
+        async with asyncio.TaskGroup() as group:
+            receiving = group.create_task(self._receive(), name="receive")
+            group.create_task(self._stop_receiving(stop, receiving), name="stop")
+            group.create_task(self._apply(), name="apply")
+            group.create_task(self._confirm(), name="confirm")
+        self._tell(reply_requested=False)
+        await asyncio.wait_for(self._stream.finish(), self._feedback_seconds + 1)
+
+    async def _stop_receiving(self, stop: asyncio.Event, receiving: "asyncio.Task[None]") -> None:
+        stopped = asyncio.ensure_future(stop.wait())
+        finished = asyncio.ensure_future(self._finished.wait())
+        try:
+            await asyncio.wait({stopped, finished}, return_when=asyncio.FIRST_COMPLETED)
+            self._received_all = True
+            receiving.cancel()
+            self._work.set()
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self._finished.wait()
+        except TimeoutError as error:
+            raise UnreachableError("redis did not take what was received before the stop") from error
+        finally:
+            stopped.cancel()
+            finished.cancel()
+
+    async def _receive(self) -> None:
+        while not self._received_all:
+            if self._batcher.ready_keys > self._max_ready:
+                self._room.clear()
+                await self._room.wait()
+            payloads = await self._stream.read(_READ_LIMIT)
+            self._heard_at = time.monotonic()
+            for payload in payloads:
+                frame = parse_frame(payload)
+                if isinstance(frame, PrimaryKeepalive):
+                    self._assembly.idle(frame.wal_end)
+                    if frame.reply_requested:
+                        self._reply.set()
+                else:
+                    self._assembly.feed(parse_message(frame.payload))
+            self._server_clock = (frame.sent_at, self._heard_at)
+            self.progress.receive(self._assembly.received)
+            self._work.set()
+            await asyncio.sleep(0)
+
+    async def _apply(self) -> None:
+        while True:
+            self._work.clear()
+            if self.applier.has_visitor:
+                await self.applier.let_in()
+            step = self._batcher.take()
+            if step is None:
+                if self._received_all:
+                    self._finished.set()
+                    self._reply.set()
+                    return
+                await self._work.wait()
+                continue
+            # A part's LSN is its predecessor's end; a step that only moves the watermark was received as a keepalive.
+            self.progress.receive(step.after.lsn)
+            await self.applier.apply(step)
+            if self._batcher.ready_keys <= self._max_ready // 2:
+                self._room.set()
+            if time.monotonic() - self._sent_at > _CONFIRM_PAUSE:
+                self._reply.set()
+
+    async def _confirm(self) -> None:
+        while not self._finished.is_set():
+            try:
+                async with asyncio.timeout(self._feedback_seconds):
+                    await self._reply.wait()
+            except TimeoutError:
+                pass
+            self._reply.clear()
+            silent = time.monotonic() - self._heard_at
+            if silent > self._silence_seconds and self._room_to_read():
+                raise UnreachableError(f"no sign of life from the server for {silent:.0f} s")
+            # Asking keeps an idle stream moving: the answer tells how far the server has looked.
+            self._tell(reply_requested=silent > self._feedback_seconds / 2)
+
+    def _room_to_read(self) -> bool:
+        return self._batcher.ready_keys <= self._max_ready
+
+    def _tell(self, *, reply_requested: bool) -> None:
+        applied = self.progress.applied
+        self.progress.confirm(applied)
+        self._stream.send(
+            StandbyStatusUpdate(
+                write=self.progress.received, flush=applied, apply=applied, reply_requested=reply_requested
+            ),
+            self._now(),
+        )
+        self._sent_at = time.monotonic()
