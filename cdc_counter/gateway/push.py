@@ -26,7 +26,7 @@ from cdc_counter.gateway.messages import (
     subscription_room,
 )
 from cdc_counter.gateway.readings import Outcome, Readings, RoomLoader
-from cdc_counter.gateway.rooms import RoomKey
+from cdc_counter.gateway.rooms import Room, RoomKey
 from cdc_counter.gateway.source import TallySource
 from cdc_counter.metrics import Metrics
 
@@ -145,17 +145,21 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
                 outcome = await self._loader.ready(room)
         except TimeoutError:
             outcome = Outcome.UNAVAILABLE
+        return self._answer(client, room, outcome)
+
+    def _answer(self, client: str, room: Room, outcome: Outcome) -> dict[str, Any]:
+        # Nothing may be awaited between the snapshot and its acknowledgement: later changes are queued behind it.
         if outcome is Outcome.UNKNOWN:
             return {"error": NOT_FOUND}
-        if outcome is Outcome.UNAVAILABLE and self._fanout.room(key) is room:
-            self._leave(client, key)
-            return {"error": UNAVAILABLE}
-        # The room may have been closed and opened anew by an unsubscribe and a later subscribe: that one answers for it.
-        if outcome is not Outcome.READY:
-            return invalid(InvalidArgumentError("unsubscribed meanwhile"))
-        # Nothing may be awaited between this snapshot and its acknowledgement: later changes are queued behind it.
-        snapshot = self._fanout.admit(client, key)
-        return snapshot if snapshot is not None else invalid(InvalidArgumentError("unsubscribed meanwhile"))
+        # The room may have been closed, and opened anew by a later subscribe, which then answers for it.
+        if self._fanout.room(room.key) is room:
+            if outcome is Outcome.UNAVAILABLE:
+                self._leave(client, room.key)
+                return {"error": UNAVAILABLE}
+            snapshot = self._fanout.admit(client, room.key)
+            if snapshot is not None:
+                return snapshot
+        return invalid(InvalidArgumentError("unsubscribed meanwhile"))
 
     def _unsubscribe(self, client: str, arguments: tuple[object, ...]) -> dict[str, Any]:
         try:

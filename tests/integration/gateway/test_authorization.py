@@ -61,7 +61,7 @@ async def test_forbidden_scope_is_told_nothing_of_later(script: Script, start: S
         token("*"),
         token([None]),
         jwt.encode({"scopes": ["*"]}, SECRET, algorithm="HS256"),
-        jwt.encode({"scopes": ["*"], "exp": time.time() + 60}, None, algorithm="none"),
+        jwt.encode({"scopes": ["*"], "exp": time.time() + 60}, "", algorithm="none"),
         jwt.encode({"scopes": ["*"], "exp": time.time() + 60}, SECRET * 2, algorithm="HS512"),
         token(["*"], aud="another service"),
     ],

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -54,12 +55,12 @@ async def test_slow_reader_is_bounded_and_gets_a_snapshot_when_it_has_caught_up(
     assert (await slow.receive()).startswith("431")
     snapshot = await quick.subscribe("open_by_channel", "42")
     most = 0
-    for number in range(400):
+    for number in range(250):
         script.change("open_by_channel", "42", {bucket: value + number for bucket, value in BULKY.items()})
         await _shown(quick, script)
         most = max(most, waiting(served))
     assert 0 < most <= 17
-    events = []
+    events: list[tuple[str, dict[str, Any]]] = []
     while not events or events[-1][1]["version"] != script.version.version:
         async with asyncio.timeout(10):
             events.append(await slow.event())
