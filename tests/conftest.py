@@ -4,14 +4,17 @@ Tests that use `postgres` or `database` run on both versions. Without PostgreSQL
 and the summary of the run says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import cast
 
 import psycopg
 import pytest
+from playwright.async_api import Browser, async_playwright
 
 from cdc_counter.embedded import PostgresServer, RedisServer
 from tests.rig.databases import fresh_database
+from tests.rig.javascript import BrowserProgram, install_browser, install_packages, node
 from tests.rig.redis import flush
 from tests.rig.servers import POSTGRES15_VARIABLE, postgres15_bin_dir
 
@@ -104,3 +107,34 @@ def redis_url(redis_server: RedisServer) -> str:
     redis_server.start()
     flush(redis_server.port)
     return redis_server.url
+
+
+@pytest.fixture(scope="session", name="node")
+def node_program() -> Path:
+    """Give the Node.js program."""
+    return node()
+
+
+@pytest.fixture(scope="session")
+def js_modules() -> Path:
+    """Install the npm packages; give the folder to run scripts in."""
+    return install_packages()
+
+
+@pytest.fixture(scope="session")
+def browser_program() -> BrowserProgram:
+    """Unpack Chromium."""
+    return install_browser()
+
+
+@pytest.fixture
+async def browser(browser_program: BrowserProgram) -> AsyncIterator[Browser]:
+    """Start a headless Chromium."""
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(
+            executable_path=browser_program.executable,
+            args=browser_program.arguments,
+            env=dict(browser_program.environment),
+        )
+        async with started:
+            yield started

