@@ -16,7 +16,9 @@ PROGRAM = str(Path(sys.executable).with_name("cdc-counter"))
 """As installed beside the interpreter that runs the tests."""
 
 
-def command(*words: str, config: Path | None = None, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+def command(
+    *words: str, config: Path | None = None, environment: Mapping[str, str] | None = None, timeout: float = 120.0
+) -> subprocess.CompletedProcess[str]:
     """Run one `cdc-counter` command to its end."""
     options = [] if config is None else ["--config", str(config)]
     return subprocess.run(
@@ -26,6 +28,7 @@ def command(*words: str, config: Path | None = None, timeout: float = 120.0) -> 
         timeout=timeout,
         check=False,
         stdin=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
     )
 
 
