@@ -61,12 +61,12 @@ def advanced(current: Reading, batch: Iterable[FeedEntry]) -> Reading | None:
     version = current.version
     sequence = current.sequence
     for entry in batch:
+        if isinstance(entry, Gap):
+            return None  # whatever its number: Redis may have lost entries and begun again lower
         if entry.sequence <= sequence:
             continue
         sequence = entry.sequence
         match entry:
-            case Gap():
-                return None
             case Reset():
                 if entry.counter in {None, current.counter}:
                     return None
