@@ -47,6 +47,13 @@ SELECT pg_current_snapshot()::text AS snapshot,
 -- name: confirmed_flush
 SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = %(slot)s;
 
+-- name: counted_table
+SELECT n.nspname, c.relname
+  FROM {counters} AS counted
+  JOIN pg_class AS c ON c.oid = counted.relation
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE counted.name = %s AND counted.retired_at IS NULL;
+
 -- name: begin_recount
 -- TRUNCATE and rewriting ALTERs are not MVCC-safe, so the counted tables are locked against them before the snapshot.
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;

@@ -11,7 +11,7 @@ from typing import assert_never
 from cdc_counter.core.batch import Batcher
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.pgoutput import Begin, Commit, Ignored, Insert, Message, Relation, Truncate
-from cdc_counter.errors import ProtocolError, RefusedError
+from cdc_counter.errors import CdcCounterError, ProtocolError, RefusedError
 
 _XID_LOW = 0xFFFFFFFF
 
@@ -32,6 +32,8 @@ class Assembly:
         self._table = (namespace, table)
         self._batcher = batcher
         self._shapes: dict[int, _Shape] = {}
+        # Partitions are described, too, although their rows come under the name of the whole outbox.
+        self._others: dict[int, str] = {}
         self._begin: Begin | None = None
         self.received = Lsn(0)
         self.foreign_rows = 0
@@ -49,11 +51,11 @@ class Assembly:
             case Commit():
                 self._commit(message)
             case Relation():
-                self._shapes[message.oid] = self._shape(message)
+                self._describe(message)
             case Truncate():
                 raise RefusedError(
                     "the publication sends truncates of the outbox: somebody altered it",
-                    hint="restore it with ALTER PUBLICATION ... SET (publish = 'insert'), then run 'cdc-counter init --reseed'",
+                    hint="undo it with ALTER PUBLICATION ... SET (publish = 'insert'), then run 'cdc-counter init --reseed'",
                 )
             case Ignored():
                 pass
@@ -72,7 +74,7 @@ class Assembly:
             raise ProtocolError(f"row of relation {row.relation_oid} outside a transaction")
         shape = self._shapes.get(row.relation_oid)
         if shape is None:
-            raise ProtocolError(f"row of relation {row.relation_oid}, which was not described before")
+            raise self._not_ours(row)
         if len(row.values) != shape.width:
             raise ProtocolError(f"outbox row has {len(row.values)} columns instead of {shape.width}")
         xid_text, deltas = row.values[shape.xid], row.values[shape.deltas]
@@ -90,22 +92,30 @@ class Assembly:
             raise ProtocolError(f"commit at {message.commit_lsn} outside a transaction")
         if message.commit_lsn != begin.commit_lsn or message.end_lsn <= message.commit_lsn:
             raise ProtocolError(
-                f"commit at {message.commit_lsn} ending at {message.end_lsn} does not close the begin of {begin.commit_lsn}"
+                f"commit at {message.commit_lsn} ending at {message.end_lsn} does not close begin {begin.commit_lsn}"
             )
         self._batcher.commit(message.end_lsn)
         self._begin = None
         self.received = max(self.received, message.end_lsn)
 
-    def _shape(self, relation: Relation) -> _Shape:
+    def _describe(self, relation: Relation) -> None:
         if (relation.namespace, relation.name) != self._table:
-            raise RefusedError(
-                f"the publication sends rows of {relation.namespace}.{relation.name}, not only of {'.'.join(self._table)}",
-                hint="make a publication of its own for the outbox: run 'cdc-counter init' on a fresh publication name",
-            )
+            self._others[relation.oid] = f"{relation.namespace}.{relation.name}"
+            return
         try:
-            return _Shape(relation.columns.index("xid"), relation.columns.index("deltas"), len(relation.columns))
+            shape = _Shape(relation.columns.index("xid"), relation.columns.index("deltas"), len(relation.columns))
         except ValueError as error:
             raise RefusedError(
                 f"the outbox is sent with columns {', '.join(relation.columns)}; xid and deltas are needed",
                 hint="remove the column list from the publication, or restore the outbox with 'cdc-counter init'",
             ) from error
+        self._shapes[relation.oid] = shape
+
+    def _not_ours(self, row: Insert) -> CdcCounterError:
+        name = self._others.get(row.relation_oid)
+        if name is None:
+            return ProtocolError(f"row of relation {row.relation_oid}, which was not described before")
+        return RefusedError(
+            f"the publication sends rows of {name}, not only of {'.'.join(self._table)}",
+            hint="remove the other tables from the publication, and set publish_via_partition_root = true",
+        )

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Watermark
-from cdc_counter.errors import BusyError, CdcCounterError, RefusedError, ReseedNeededError
+from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, RefusedError, ReseedNeededError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Action(StrEnum):
     """What follows."""
 
     CONTINUE = "continue"
+    INSTALL = "install"
     WAIT = "wait"
     REFUSE = "refuse"
     RESEED = "reseed"
@@ -90,6 +91,8 @@ class Decision:
     def error(self) -> CdcCounterError:
         """Return the error that this decision stands for; only for decisions other than `continue`."""
         match self.action:
+            case Action.INSTALL:
+                return NotReadyError(self.reason, hint=self.hint)
             case Action.WAIT:
                 return BusyError(self.reason, hint=self.hint)
             case Action.REFUSE:
@@ -128,7 +131,7 @@ def recheck_after_start(watermark: Watermark, confirmed_flush: Lsn | None, slot_
 def _nothing_stored(server: ServerFacts, slot_name: str) -> Decision:
     if server.slot is None:
         return Decision(
-            Action.REFUSE, "nothing is installed: neither tallies in Redis nor a slot", "run 'cdc-counter init' first"
+            Action.INSTALL, "nothing is installed: neither tallies in Redis nor a slot", "run 'cdc-counter init' first"
         )
     # A missing watermark is never zero.
     return Decision(

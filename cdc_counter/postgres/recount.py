@@ -5,7 +5,7 @@ and nobody waits for it, but for TRUNCATE and rewriting ALTERs, which are not MV
 SHARE locks taken before the snapshot. Row-level security is off: a count of what one role may see is an error here.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +14,9 @@ from psycopg import AsyncConnection, sql
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.snapshot import Snapshot
+from cdc_counter.errors import CdcCounterError
 from cdc_counter.postgres.connection import connected, translated_errors
+from cdc_counter.postgres.settings import pinned_settings
 from cdc_counter.resources import sql_blocks
 
 _LOCK_TIMEOUT: Final = "2s"
@@ -51,23 +53,33 @@ class Recount:
             yield rows
 
 
-@asynccontextmanager
-async def open_recount(
-    conninfo: str, schema: str, tables: Sequence[tuple[str, str]], settings: dict[str, str]
-) -> AsyncIterator[Recount]:
-    """Take a snapshot for recounting `tables` (schema, name), which must include every table to be counted.
+@dataclass(frozen=True, slots=True)
+class Recounter:
+    """Takes snapshots of counted tables."""
 
-    `settings` are the pinned ones that the capture functions compute keys under.
-    """
-    blocks = sql_blocks("replication")
-    async with connected(conninfo) as connection:
-        with translated_errors("taking a snapshot"):
-            for name, value in {**settings, "lock_timeout": _LOCK_TIMEOUT, "row_security": "off"}.items():
-                await connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-            await connection.execute(sql.SQL(blocks["begin_recount"]))
-            for table in sorted(set(tables)):
-                await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(*table)))
-            cursor = await connection.execute(sql.SQL(blocks["snapshot"]))
-            row = await cursor.fetchone()
-        assert row is not None  # noqa: S101  # a SELECT of two functions returns one row
-        yield Recount(connection, schema, Snapshot.parse(row[0]), Lsn.parse(row[1]))
+    conninfo: str
+    schema: str
+
+    @asynccontextmanager
+    async def open(self, counter: str) -> AsyncIterator[Recount]:
+        """Take a snapshot for recounting one counter; raises CdcCounterError when it is not installed."""
+        async with connected(self.conninfo) as connection:
+            with translated_errors("taking a snapshot"):
+                recount = await self._snapshot(connection, counter)
+            yield recount
+
+    async def _snapshot(self, connection: AsyncConnection[Any], counter: str) -> Recount:
+        blocks = sql_blocks("replication")
+        # The keys are computed under the same settings as in the capture functions.
+        for name, value in {**pinned_settings(), "lock_timeout": _LOCK_TIMEOUT, "row_security": "off"}.items():
+            await connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        counters = sql.Identifier(self.schema, "counters")
+        cursor = await connection.execute(sql.SQL(blocks["counted_table"]).format(counters=counters), [counter])
+        table = await cursor.fetchone()
+        if table is None:
+            raise CdcCounterError(f"counter {counter!r} is not installed, or its table is gone")
+        await connection.execute(sql.SQL(blocks["begin_recount"]))
+        await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(*table)))
+        cursor = await connection.execute(sql.SQL(blocks["snapshot"]))
+        snapshot, lsn = await cursor.fetchone() or ("", "")
+        return Recount(connection, self.schema, Snapshot.parse(snapshot), Lsn.parse(lsn))

@@ -22,12 +22,14 @@ _LOOK_SECONDS = 0.5
 
 
 class Healer:
-    """Runs beside a consumer. `changed` is set whenever a counter's state may have changed."""
+    """Runs beside a consumer. `held_back`: counters not to be rebuilt yet; `failure`: what can't be mended by waiting."""
 
     def __init__(self, consumer: Consumer, seeder: Seeder, now: Callable[[], float] = time.time) -> None:
         self._consumer = consumer
         self._seeder = seeder
         self._now = now
+        self.held_back: frozenset[str] = frozenset()
+        self.failure: CdcCounterError | None = None
         self._pauses: dict[str, Backoff] = {}
         self._not_before: dict[str, float] = {}
 
@@ -37,38 +39,28 @@ class Healer:
             await self.heal(on_progress)
             await pause(_LOOK_SECONDS, stop)
 
-    async def until_live(self, names: set[str], on_progress: SeedProgress) -> None:
-        """Look after the counters until all of these are live; raises what keeps one from it for good."""
-        never = asyncio.Event()
-        while True:
-            error = await self.heal(on_progress)
-            if error is not None and not error.retry:
-                raise error
-            records = self._consumer.records
-            if names and all(n in records and records[n].state is CounterState.LIVE for n in names):
-                return
-            await pause(_LOOK_SECONDS, never)
-
-    async def heal(self, on_progress: SeedProgress) -> CdcCounterError | None:
-        """Take one round; returns the last error met."""
+    async def heal(self, on_progress: SeedProgress) -> None:
+        """Take one round."""
         session = self._consumer.session
         if session is None:
-            return None
-        met: CdcCounterError | None = None
+            return
         try:
             await session.applier.adopt()
         except CdcCounterError as error:
-            return error
+            _log.info("reading the counters: %s", error)
+            return
         for record in list(self._consumer.records.values()):
-            if record.state is CounterState.LIVE or time.monotonic() < self._not_before.get(record.name, 0.0):
+            if record.state is CounterState.LIVE or record.name in self.held_back or not self._is_due(record.name):
                 continue
             try:
                 await self._seeder.seed(await self._begin(record), on_progress)
                 self._pauses.pop(record.name, None)
+                self.failure = None
             except CdcCounterError as error:
-                met = error
-                await self._failed(record, error)
-        return met
+                self._failed(record, error)
+
+    def _is_due(self, name: str) -> bool:
+        return time.monotonic() >= self._not_before.get(name, 0.0)
 
     async def _begin(self, record: CounterRecord) -> CounterRecord:
         """A stale counter keeps its last values, marked as being rebuilt, until the new ones are there."""
@@ -80,11 +72,12 @@ class Healer:
             await session.applier.change(rebuilding)
         return rebuilding
 
-    async def _failed(self, record: CounterRecord, error: CdcCounterError) -> None:
+    def _failed(self, record: CounterRecord, error: CdcCounterError) -> None:
         if error.retry:
             backoff = self._pauses.setdefault(record.name, Backoff(0.2, 5.0))
             _log.info("seeding %s: %s", record.name, error)
         else:
             backoff = self._pauses.setdefault(record.name, Backoff(5.0, 300.0))
+            self.failure = error
             _log.error("seeding %s failed: %s", record.name, error)
         self._not_before[record.name] = time.monotonic() + backoff.next_delay()

@@ -1,0 +1,8 @@
+"""Joins the edges to the loops: the only place that knows both. What commands and the demo call."""
+
+from cdc_counter.wiring.daemon import run
+from cdc_counter.wiring.installation import drop, init, print_sql
+from cdc_counter.wiring.parts import source
+from cdc_counter.wiring.status import read_status
+
+__all__ = ["drop", "init", "print_sql", "read_status", "run", "source"]

@@ -1,0 +1,79 @@
+"""What `run` runs: consumer, gateway or both in one process, until told to stop."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp.web import AbstractRouteDef
+
+from cdc_counter.config import Config
+from cdc_counter.core.events import EventKind, InitEvent
+from cdc_counter.core.role import Role
+from cdc_counter.gateway import Gateway
+from cdc_counter.metrics import Metrics
+from cdc_counter.runtime.failures import cause_of
+from cdc_counter.wiring.inspection import Inspection
+from cdc_counter.wiring.parts import ConsumingParts, consume, consuming_parts, source, tally_store
+
+_log = logging.getLogger(__name__)
+
+OnEvent = Callable[[InitEvent], None]
+
+
+async def run(
+    config: Config,
+    stop: asyncio.Event,
+    *,
+    role: Role = Role.ALL,
+    on_event: OnEvent = lambda event: None,
+    gateway_routes: Iterable[AbstractRouteDef] = (),
+) -> None:
+    """Run until `stop`, then drain; raises the error that can't be retried.
+
+    `gateway_routes` are served beside the gateway's own.
+    """
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        parts = None if role is Role.GATEWAY else await stack.enter_async_context(_consuming(config, metrics))
+        gateway = None
+        if role is not Role.CONSUMER:
+            reader = source(config)
+            stack.push_async_callback(reader.aclose)
+            gateway = Gateway(config.gateway, reader, metrics)
+            gateway.app.add_routes(gateway_routes)
+        try:
+            async with asyncio.TaskGroup() as group:
+                if parts is not None:
+                    inspection = Inspection(config, parts.consumer, parts.healer)
+                    beside = [
+                        group.create_task(parts.healer.run(stop, _log_progress), name="healer"),
+                        group.create_task(inspection.run(stop), name="inspection"),
+                    ]
+                    group.create_task(consume(parts.consumer, stop, beside), name="consumer")
+                    group.create_task(parts.upkeep.run(stop), name="upkeep")
+                if gateway is not None:
+                    group.create_task(gateway.run(stop), name="gateway")
+                    group.create_task(_announce(gateway, on_event), name="announce")
+        except BaseExceptionGroup as errors:
+            cause = cause_of(errors)
+            if parts is not None:
+                await parts.upkeep.report_stopped(str(cause))
+            raise cause from None
+        if parts is not None:
+            await parts.upkeep.report_stopped("told to stop")
+
+
+@asynccontextmanager
+async def _consuming(config: Config, metrics: Metrics) -> AsyncIterator[ConsumingParts]:
+    async with tally_store(config) as tallies, consuming_parts(config, tallies, metrics) as parts:
+        yield parts
+
+
+async def _announce(gateway: Gateway, on_event: OnEvent) -> None:
+    await gateway.ready.wait()
+    on_event(InitEvent(EventKind.STEP, f"gateway answers on {gateway.url}"))
+
+
+def _log_progress(counter: str, what: str, keys: int) -> None:
+    _log.debug("seeding %s: %s, %d", counter, what, keys)

@@ -1,0 +1,57 @@
+"""Looks now and then whether capture still sees every change, and says so of the counters it does not.
+
+A hole in capture (a partition without triggers, a disabled trigger) means that a number may already be wrong. The
+counter is marked stale with the reason, and is not rebuilt before the hole is closed: `init` closes it.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from cdc_counter.config import Config
+from cdc_counter.core.reading import CounterState
+from cdc_counter.errors import CdcCounterError
+from cdc_counter.postgres.connection import connected, translated_errors
+from cdc_counter.postgres.coverage import coverage
+from cdc_counter.runtime.backoff import pause
+from cdc_counter.runtime.consumer import Consumer
+from cdc_counter.runtime.healing import Healer
+from cdc_counter.wiring.parts import conninfo
+
+_log = logging.getLogger(__name__)
+
+_SECONDS: Final = 10.0
+
+
+class Inspection:
+    """Runs beside a consumer."""
+
+    def __init__(self, config: Config, consumer: Consumer, healer: Healer) -> None:
+        self._config = config
+        self._consumer = consumer
+        self._healer = healer
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Inspect until `stop`; what fails is tried again."""
+        while not stop.is_set():
+            try:
+                await self._inspect()
+            except CdcCounterError as error:
+                _log.info("inspecting triggers: %s", error)
+            await pause(_SECONDS, stop)
+
+    async def _inspect(self) -> None:
+        session = self._consumer.session
+        if session is None:
+            return
+        async with connected(conninfo(self._config.postgres, "inspection")) as connection:
+            with translated_errors("inspecting triggers"):
+                faults = await coverage(connection, self._config.postgres.schema_name)
+        reasons = {name: f"{fault.relation} {fault.reason}" for fault in faults for name in fault.counters}
+        self._healer.held_back = frozenset(reasons)
+        for name, reason in reasons.items():
+            record = self._consumer.records.get(name)
+            if record is not None and record.state is CounterState.LIVE:
+                _log.error("counter %s is stale: %s; run 'cdc-counter init'", name, reason)
+                await session.applier.change(record.moved_to(CounterState.STALE, time.time(), reason))

@@ -1,0 +1,307 @@
+"""What `init` and `drop` do, in an order that can be interrupted anywhere and run again.
+
+init: check, objects, slot, epoch, seed. The slot comes after the triggers, so that every delta that is captured from
+the slot's start on is streamed; the seed comes last, so that it needs no moment at which nothing is written. Each step
+finds out for itself whether it is done.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection
+
+from cdc_counter.config import Config
+from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.events import EventKind, InitEvent, InitReport
+from cdc_counter.core.finding import Finding, Severity
+from cdc_counter.core.lifecycle import Epoch, Stored
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.reading import CounterState
+from cdc_counter.core.watermark import Watermark
+from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError
+from cdc_counter.metrics import Metrics
+from cdc_counter.postgres.blockers import blockers_of
+from cdc_counter.postgres.connection import connected, translated_errors
+from cdc_counter.postgres.install import InstallEvent, Moment, execute, plan_objects, remove_objects
+from cdc_counter.postgres.installed import InstalledCounter, installed_counters
+from cdc_counter.postgres.readiness import check_postgres
+from cdc_counter.postgres.slot import create_slot, drop_slot, find_slot, standbys_expected
+from cdc_counter.runtime.failures import cause_of
+from cdc_counter.tallies.readiness import check_redis
+from cdc_counter.tallies.store import TallyStore
+from cdc_counter.wiring.parts import (
+    admin_connect,
+    conninfo,
+    consume,
+    consuming_parts,
+    open_stream,
+    redis_client,
+    tally_store,
+)
+
+OnEvent = Callable[[InitEvent], None]
+
+_SLOT_LOCK_TIMEOUT: Final = "3s"
+"""One attempt at creating the slot. It holds no lock that writers want, so it may wait longer than on tables."""
+
+_LOOK_SECONDS: Final = 0.3
+
+
+async def init(config: Config, on_event: OnEvent, *, reseed: bool = False) -> InitReport:
+    """Install what is missing and seed what is not live; raises before anything is changed when a server is not ready."""
+    definitions = config.require_counters()
+    settings = config.postgres
+    async with connected(conninfo(settings, "init", admin=True)) as connection, tally_store(config) as tallies:
+        await _check(config, connection, on_event)
+        with translated_errors("planning"):
+            plan = await plan_objects(connection, settings.schema_name, settings.publication, definitions)
+        await execute(plan, admin_connect(config), lambda event: on_event(_as_init_event(event)))
+        changed = len(plan.steps)
+        stored = await tallies.load()
+        if reseed:
+            await _drop_slot(connection, settings.slot, on_event)
+        start = await _ensure_slot(config, connection, on_event)
+        changed += start is not None
+        with translated_errors("reading the counters"):
+            counters = await installed_counters(connection, settings.schema_name)
+        if stored is None or reseed:
+            await _begin_epoch(config, tallies, stored, start, counters)
+            changed += 1
+        else:
+            changed += await _follow_counters(tallies, stored.epoch.identity, counters)
+    seeded = await _seed(config, on_event)
+    names = tuple(definition.name for definition in definitions)
+    async with tally_store(config) as tallies:
+        after = await tallies.load()
+    return InitReport(changed, names, seeded, after.epoch.identity if after else "")
+
+
+async def print_sql(config: Config) -> str:
+    """Return the SQL of every step that `init` would take in the database, to be run with psql; changes nothing."""
+    settings = config.postgres
+    async with connected(conninfo(settings, "plan", admin=True)) as connection:
+        with translated_errors("planning"):
+            plan = await plan_objects(connection, settings.schema_name, settings.publication, config.require_counters())
+        slot = await find_slot(connection, settings.slot)
+    lines = ["-- Installs the counters. Run it with psql -v ON_ERROR_STOP=1; then run 'cdc-counter init' for the slot"]
+    lines += ["-- and the seed. Each step is a transaction with a short lock_timeout: one that fails may be run again."]
+    for step in plan.steps:
+        lines += ["", f"-- {step.title}", *step.sql]
+    if plan.is_empty:
+        lines.append("-- Nothing to do: every object is in place.")
+    if slot is None:
+        lines += ["", f"-- The slot {settings.slot!r} does not exist; 'cdc-counter init' creates it, with the right"]
+        lines += ["-- REPLICATION. It must not be created before the steps above."]
+    return "\n".join(lines)
+
+
+async def drop(config: Config, on_event: OnEvent) -> None:
+    """Remove everything: the slot first, for it holds back WAL, then triggers and objects, then the keys in Redis."""
+    settings = config.postgres
+    async with connected(conninfo(settings, "drop", admin=True)) as connection:
+        await _drop_slot(connection, settings.slot, on_event)
+        with translated_errors("removing our objects"):
+            await remove_objects(
+                connection,
+                admin_connect(config),
+                settings.schema_name,
+                settings.publication,
+                lambda event: on_event(_as_init_event(event)),
+            )
+    async with tally_store(config) as tallies:
+        keys = await tallies.delete_everything()
+    on_event(InitEvent(EventKind.STEP, f"removed {keys} keys from Redis"))
+
+
+# -- checks -------------------------------------------------------------------------------------------------------------
+
+
+async def _check(config: Config, connection: AsyncConnection[Any], on_event: OnEvent) -> None:
+    with translated_errors("checking the server"):
+        findings = await check_postgres(connection, config.postgres, config.counters)
+    async with redis_client(config) as client:
+        findings += await check_redis(client, config.redis.prefix)
+    for finding in findings:
+        if finding.severity is Severity.WARNING:
+            on_event(InitEvent(EventKind.WARNING, finding.title, finding.remedy))
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if errors:
+        raise NotReadyError(
+            "\n".join(map(_as_text, errors)), hint="apply the lines after each '->', then run init again"
+        )
+    on_event(InitEvent(EventKind.CHECK, "PostgreSQL and Redis are ready"))
+
+
+def _as_text(finding: Finding) -> str:
+    return f"{finding.title}\n  -> {finding.remedy}"
+
+
+def _as_init_event(event: InstallEvent) -> InitEvent:
+    if event.moment is Moment.WAITING:
+        return InitEvent(EventKind.WAITING, event.title, _waiting_for(event.blockers))
+    return InitEvent(EventKind.STEP if event.moment is Moment.DONE else EventKind.PROGRESS, event.title)
+
+
+def _waiting_for(blockers: Iterable[object]) -> str:
+    return "waiting for " + ("; ".join(map(str, blockers)) or "a lock that is gone by now")
+
+
+# -- slot and epoch -----------------------------------------------------------------------------------------------------
+
+
+async def _ensure_slot(config: Config, connection: AsyncConnection[Any], on_event: OnEvent) -> Lsn | None:
+    """Create the slot unless it is there; returns its consistent point when it was created."""
+    settings = config.postgres
+    if await find_slot(connection, settings.slot) is not None:
+        return None
+    failover = await standbys_expected(connection) if settings.failover == "auto" else settings.failover
+    with translated_errors("creating the slot"):
+        await connection.execute(f"SET lock_timeout = '{_SLOT_LOCK_TIMEOUT}'")
+    async with connected(conninfo(settings, "init", admin=True)) as watcher:
+        while True:
+            watching = asyncio.create_task(_watch(watcher, connection.info.backend_pid, on_event), name="slot watch")
+            try:
+                start = await create_slot(connection, settings.slot, failover=failover)
+            except BusyError:
+                continue
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+            break
+    with translated_errors("creating the slot"):
+        await connection.execute("RESET lock_timeout")
+    on_event(InitEvent(EventKind.STEP, f"created slot {settings.slot}", f"consistent at {start}"))
+    return start
+
+
+async def _watch(watcher: AsyncConnection[Any], pid: int, on_event: OnEvent) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        with translated_errors("looking for blockers"):
+            blockers = await blockers_of(watcher, pid)
+        if blockers:
+            on_event(InitEvent(EventKind.WAITING, "creating the slot", _waiting_for(blockers)))
+
+
+async def _drop_slot(connection: AsyncConnection[Any], slot: str, on_event: OnEvent) -> None:
+    async def refuse(pid: int) -> None:
+        raise BusyError(
+            f"slot {slot!r} is active for pid {pid}", hint="stop 'cdc-counter run', then run this command again"
+        )
+
+    try:
+        dropped = await drop_slot(connection, slot, refuse)
+    except psycopg.Error as error:
+        raise CdcCounterError(f"dropping slot {slot!r}: {error}") from error
+    if dropped:
+        on_event(InitEvent(EventKind.STEP, f"dropped slot {slot}"))
+
+
+async def _begin_epoch(
+    config: Config,
+    tallies: TallyStore,
+    replaced: Stored | None,
+    start: Lsn | None,
+    counters: Sequence[InstalledCounter],
+) -> None:
+    stream = await open_stream(config)
+    try:
+        facts = await stream.facts(None)
+    finally:
+        await stream.close()
+    slot = facts.slot
+    watermark = start if start is not None else slot.confirmed_flush if slot else None
+    if watermark is None:
+        raise BusyError(f"slot {config.postgres.slot!r} disappeared", hint="run the command again")
+    if slot is not None and slot.active_pid is not None:
+        raise BusyError(
+            f"slot {config.postgres.slot!r} is active for pid {slot.active_pid}, but Redis has no tallies under "
+            f"prefix {config.redis.prefix!r}",
+            hint="check redis.url and redis.prefix; if they are right stop 'cdc-counter run' and run init again",
+        )
+    epoch = Epoch(
+        identity=secrets.token_hex(8),
+        system_identifier=facts.system_identifier,
+        database_oid=facts.database_oid,
+        timeline=facts.timeline,
+        slot=config.postgres.slot,
+    )
+    # Where there were numbers they stay visible, marked, until the new ones are there.
+    known = await tallies.counters() if replaced else {}
+    records = [
+        _record(counter, CounterState.REBUILDING if counter.name in known else CounterState.SEEDING)
+        for counter in counters
+    ]
+    await tallies.begin_epoch(
+        replaced.epoch.identity if replaced else "", Stored(epoch, Watermark(watermark)), records, time.time()
+    )
+
+
+async def _follow_counters(tallies: TallyStore, epoch: str, counters: Sequence[InstalledCounter]) -> int:
+    """Make Redis know the counters that are installed, and no others; returns the number of changes."""
+    known = await tallies.counters()
+    changes = 0
+    for counter in counters:
+        record = known.get(counter.name)
+        if record is None or record.id != counter.id:
+            state = CounterState.SEEDING if record is None else CounterState.REBUILDING
+            await tallies.set_counter(epoch, _record(counter, state))
+            changes += 1
+    for name in known.keys() - {counter.name for counter in counters}:
+        await tallies.remove_counter(epoch, name)
+        changes += 1
+    return changes
+
+
+def _record(counter: InstalledCounter, state: CounterState) -> CounterRecord:
+    return CounterRecord(
+        id=counter.id, name=counter.name, state=state, scoped=counter.scoped, scale=counter.scale, since=time.time()
+    )
+
+
+# -- seed ---------------------------------------------------------------------------------------------------------------
+
+
+async def _seed(config: Config, on_event: OnEvent) -> tuple[str, ...]:
+    """Run a consumer until every counter is live; one that runs already does it by itself and is waited for."""
+    async with tally_store(config) as tallies:
+        waiting = _not_live(await tallies.counters())
+        if not waiting:
+            return ()
+        stop = asyncio.Event()
+        async with consuming_parts(config, tallies, Metrics()) as parts:
+
+            def show(counter: str, what: str, keys: int) -> None:
+                on_event(InitEvent(EventKind.PROGRESS, f"seeding {counter}", what, keys or None))
+
+            async def until_live() -> None:
+                left = dict(waiting)
+                while left:
+                    if failure := parts.healer.failure:
+                        raise failure
+                    now = _not_live(await tallies.counters())
+                    for name in [name for name in left if name not in now]:
+                        on_event(InitEvent(EventKind.STEP, f"seeding {name}", "live"))
+                        del left[name]
+                    await asyncio.sleep(_LOOK_SECONDS)
+                stop.set()
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    healing = group.create_task(parts.healer.run(stop, show), name="healer")
+                    group.create_task(consume(parts.consumer, stop, [healing]), name="consumer")
+                    group.create_task(parts.upkeep.run(stop), name="upkeep")
+                    group.create_task(until_live(), name="until live")
+            except BaseExceptionGroup as errors:
+                raise cause_of(errors) from None
+            finally:
+                await parts.upkeep.report_stopped("seeded; 'cdc-counter run' is not running")
+    return tuple(sorted(waiting))
+
+
+def _not_live(records: dict[str, CounterRecord]) -> dict[str, CounterRecord]:
+    return {name: record for name, record in records.items() if record.state is not CounterState.LIVE}

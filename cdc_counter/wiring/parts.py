@@ -1,0 +1,150 @@
+"""The real edges, built from a configuration."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+from redis.asyncio import Redis
+
+from cdc_counter.config import Config, PostgresSettings
+from cdc_counter.metrics import Metrics
+from cdc_counter.postgres import janitor
+from cdc_counter.postgres.connection import connect, connected, full_conninfo, translated_errors
+from cdc_counter.postgres.observer import Observer
+from cdc_counter.postgres.recount import Recounter
+from cdc_counter.postgres.stream import ReplicationStream
+from cdc_counter.runtime.consumer import Consumer, ConsumerSettings
+from cdc_counter.runtime.healing import Healer
+from cdc_counter.runtime.seeder import Seeder
+from cdc_counter.runtime.upkeep import Upkeep, UpkeepSettings
+from cdc_counter.tallies import connection as redis_connection
+from cdc_counter.tallies.reader import TallyReader
+from cdc_counter.tallies.store import TallyStore
+
+_LONGEST_FEEDBACK: Final = 1.0
+"""Seconds between status updates at the most; a third of wal_sender_timeout where that is shorter."""
+
+
+class Source(TallyReader):
+    """A reader with clients of its own, to be closed when done."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self._clients = (redis_connection.connect(url), redis_connection.connect(url))
+        super().__init__(*self._clients, prefix)
+
+    async def aclose(self) -> None:
+        """Close both connections."""
+        for client in self._clients:
+            await client.aclose()
+
+
+def source(config: Config) -> Source:
+    """Return the reading side; the caller closes it."""
+    return Source(config.redis.url, config.redis.prefix)
+
+
+@asynccontextmanager
+async def tally_store(config: Config) -> AsyncIterator[TallyStore]:
+    """Open the writing side for the duration of a block."""
+    client = redis_connection.connect(config.redis.url)
+    try:
+        yield TallyStore(client, config.redis.prefix, config.redis.feed_length)
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def redis_client(config: Config) -> AsyncIterator[Redis]:
+    """Open a bare client for the duration of a block."""
+    client = redis_connection.connect(config.redis.url)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def conninfo(settings: PostgresSettings, purpose: str, *, admin: bool = False) -> str:
+    """Return what to connect with for a purpose that shows as application_name."""
+    return full_conninfo(
+        settings.admin_conninfo if admin else settings.conninfo,
+        purpose=purpose,
+        connect_timeout=settings.connect_timeout,
+    )
+
+
+def admin_connect(config: Config) -> Callable[[], Awaitable[AsyncConnection[Any]]]:
+    """Return a function that opens connections as the installing role."""
+    return lambda: connect(conninfo(config.postgres, "init", admin=True))
+
+
+async def open_stream(config: Config) -> ReplicationStream:
+    """Open the replication connection."""
+    settings = config.postgres
+    timeout = {"wal_sender_timeout": f"{settings.wal_sender_timeout_seconds}s"}
+    return await ReplicationStream.open(
+        full_conninfo(settings.conninfo, purpose="stream", connect_timeout=settings.connect_timeout, settings=timeout),
+        slot=settings.slot,
+        publication=settings.publication,
+        outbox=f"{settings.schema_name}.outbox",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumingParts:
+    """One consumer and what runs beside it."""
+
+    consumer: Consumer
+    healer: Healer
+    upkeep: Upkeep
+    observer: Observer
+
+
+@asynccontextmanager
+async def consuming_parts(config: Config, tallies: TallyStore, metrics: Metrics) -> AsyncIterator[ConsumingParts]:
+    """Build a consumer with its healer and upkeep for the duration of a block."""
+    settings, stream = config.postgres, config.stream
+
+    async def prune() -> None:
+        async with connected(conninfo(settings, "janitor")) as connection:
+            with translated_errors("pruning the outbox"):
+                await janitor.prune(connection, settings.schema_name, config.outbox.keep_hours)
+
+    observer = Observer(conninfo(settings, "observer"), settings.schema_name, settings.slot)
+    consumer = Consumer(
+        ConsumerSettings(
+            slot=settings.slot,
+            outbox=(settings.schema_name, "outbox"),
+            max_keys=stream.max_batch_keys,
+            feedback_seconds=min(_LONGEST_FEEDBACK, settings.wal_sender_timeout_seconds / 3),
+            silence_seconds=2.0 * settings.wal_sender_timeout_seconds,
+        ),
+        lambda: open_stream(config),
+        observer,
+        tallies,
+        metrics,
+    )
+    recounter = Recounter(conninfo(settings, "recount"), settings.schema_name)
+    upkeep = Upkeep(
+        UpkeepSettings(stream.status_seconds, stream.heartbeat_seconds, config.outbox.prune_seconds),
+        consumer,
+        observer,
+        tallies,
+        metrics,
+        prune,
+    )
+    try:
+        yield ConsumingParts(
+            consumer, Healer(consumer, Seeder(consumer, recounter, observer, tallies)), upkeep, observer
+        )
+    finally:
+        await observer.close()
+
+
+async def consume(consumer: Consumer, stop: asyncio.Event, beside: Iterable["asyncio.Task[None]"]) -> None:
+    """Run a consumer until `stop`, then end the tasks beside it: what they wait for will not come any more."""
+    await consumer.run(stop)
+    for task in beside:
+        task.cancel()
