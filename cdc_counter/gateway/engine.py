@@ -68,6 +68,16 @@ class _SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # the library 
         return _EngineServer
 
 
+def _uncompressed(request: web.Request) -> web.Request:
+    """Take away the offer to compress: it costs memory per client, and lengths of compressed secrets can be guessed."""
+    offer = "Sec-WebSocket-Extensions"
+    if offer not in request.headers:
+        return request
+    headers = request.headers.copy()
+    del headers[offer]
+    return request.clone(headers=headers)
+
+
 class Engine:
     """One Socket.IO server and the connections below it. `handshake_seconds` is a parameter for tests."""
 
@@ -183,7 +193,7 @@ class Engine:
         if session is not None and upgrading and session in self.server.eio.sockets:
             self._upgraded[session] = request
         try:
-            response: web.StreamResponse = await self.server.handle_request(request)
+            response: web.StreamResponse = await self.server.handle_request(_uncompressed(request))
         finally:
             if session is not None and upgrading and self._upgraded.get(session) is request:
                 del self._upgraded[session]

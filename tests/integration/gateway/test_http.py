@@ -178,3 +178,16 @@ async def test_client_files_are_served_as_modules_and_nothing_else_is(
             assert response.headers["X-Content-Type-Options"] == "nosniff"
     for name in ("..%2Fserver.py", "%2Fetc%2Fpasswd", "x"):
         assert (await get(http, f"{url}client/{name}"))[0] == 404
+
+
+async def test_websocket_is_never_compressed(script: Script, start: Start, http: aiohttp.ClientSession) -> None:
+    url = f"{(await start()).url}socket.io/?EIO=4&transport=websocket"
+    async with http.ws_connect(url, compress=15) as websocket:
+        assert websocket.compress == 0
+        await websocket.receive_str()
+        await websocket.send_str("40")
+        assert (await websocket.receive_str()).startswith("40")
+        await websocket.send_str('420["subscribe",{"counter":"total"}]')
+        assert (await websocket.receive_str()).startswith("430")
+        script.change("total", "-", {"-": 1})
+        assert (await websocket.receive_str()).startswith('42["tally"')
