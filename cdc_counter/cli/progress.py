@@ -1,5 +1,6 @@
 """Shows what init and drop tell: progress bars on a terminal, plain lines anywhere else. All of it on stderr."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from cdc_counter.core.events import EventKind, InitEvent, InitReport
 
-_MARKS = {
+_MARKS: Mapping[str, str] = {
     EventKind.CHECK: "[green]ok[/]",
     EventKind.STEP: "[green]done[/]",
     EventKind.WARNING: "[yellow]warning[/]",
@@ -47,7 +48,8 @@ class InitDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
     def __call__(self, event: InitEvent) -> None:
         """Show one event."""
@@ -60,11 +62,13 @@ class InitDisplay:
             self._line(event)
 
     def _line(self, event: InitEvent) -> None:
-        mark = _MARKS.get(EventKind(event.kind), escape(event.kind))
+        mark = _MARKS.get(event.kind, escape(event.kind))
         amount = _amount(event)
         text = f"{escape(event.title)}{amount}"
         if event.detail:
-            text += f"  [dim]{escape(event.detail)}[/]"
+            # A remedy is a line to copy.
+            text += "\n  " if event.kind == EventKind.WARNING else "  "
+            text += f"[dim]{escape(event.detail)}[/]"
         self._console.print(f"{mark} {text}", soft_wrap=True)
 
     def _move(self, event: InitEvent) -> None:
@@ -79,6 +83,8 @@ class InitDisplay:
             self._progress.remove_task(task)
 
     def _is_due(self, event: InitEvent) -> bool:
+        if event.done is None and not event.detail:
+            return False  # the line that says it is done will do
         share = 100 * (event.done or 0) // event.total if event.total else 0
         due = event.title not in self._shown or share - self._shown[event.title] >= _PLAIN_STEP
         if due:
