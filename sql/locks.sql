@@ -10,12 +10,14 @@ WHERE a.pid = ANY(pg_blocking_pids(%(pid)s))
 ORDER BY age DESC
 
 -- name: prepared_blockers
--- A prepared transaction has no session; its locks are held under its xid.
+-- A prepared transaction has no session: its locks have no pid, and its xid is found by the lock it holds on that.
 SELECT p.gid, p.owner AS user_name, extract(epoch FROM clock_timestamp() - p.prepared)::float8 AS age
-FROM pg_prepared_xacts AS p
-JOIN pg_locks AS held ON held.virtualtransaction = '-1/' || p.transaction::text
-JOIN pg_locks AS wanted ON wanted.pid = %(pid)s AND NOT wanted.granted AND wanted.relation = held.relation
-    AND wanted.database = held.database
-WHERE 0 = ANY(pg_blocking_pids(%(pid)s))
+FROM pg_locks AS wanted
+JOIN pg_locks AS held ON held.relation = wanted.relation AND held.database = wanted.database
+    AND held.pid IS NULL AND held.granted
+JOIN pg_locks AS own ON own.virtualtransaction = held.virtualtransaction AND own.pid IS NULL
+    AND own.locktype = 'transactionid'
+JOIN pg_prepared_xacts AS p ON p.transaction = own.transactionid
+WHERE wanted.pid = %(pid)s AND NOT wanted.granted AND 0 = ANY(pg_blocking_pids(%(pid)s))
 GROUP BY p.gid, p.owner, p.prepared
 ORDER BY p.prepared

@@ -120,6 +120,7 @@ def node_refusal(query: Node) -> str | None:
             return "uses the whole row; name the columns"
         if node.kind == "VAR" and int(node.text("varattno")) < 0:
             return "uses a system column, which changes without a trigger"
+    for node in _expression_nodes(query):
         if node.kind == "COERCEVIAIO" and _type_of(node.child("arg")) is None:
             return "converts through text something that is not supported; write the conversion as a function"
     return None

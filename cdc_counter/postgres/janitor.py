@@ -47,7 +47,7 @@ def prunable_parts(now: float, keep_hours: int) -> Iterator[int]:
     until_next = _HOUR - now % _HOUR
     for age in range(keep_hours + 1, LEAVES):
         is_next = age == LEAVES - 1
-        if not (is_next and until_next < _MARGIN):
+        if not (is_next and until_next <= _MARGIN):
             yield (hour - age) % LEAVES
 
 
@@ -77,11 +77,12 @@ async def leaf_sizes(connection: AsyncConnection[Any], schema: str) -> list[Leaf
 
 
 async def _empty(connection: AsyncConnection[Any], schema: str, name: str) -> bool:
-    """Truncate a partition that has rows; raises LockNotAvailable when somebody holds it."""
+    """Truncate a partition that takes space; raises LockNotAvailable when somebody holds it."""
     leaf = qualified(schema, name)
     async with connection.transaction():
         await connection.execute(raw(render("schema", "set_lock_timeout", timeout=raw(literal_text(LOCK_TIMEOUT)))))
-        cursor = await connection.execute(block("janitor", "leaf_has_rows").format(leaf=leaf))
+        text = raw(literal_text(leaf.as_string(None)))
+        cursor = await connection.execute(block("janitor", "leaf_has_pages").format(leaf=text))
         row = await cursor.fetchone()
         if row is None or not row[0]:
             return False

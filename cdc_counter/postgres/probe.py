@@ -1,8 +1,8 @@
 """Asks PostgreSQL what a declaration means on its table, and refuses what could not be kept exact.
 
 A temporary copy of the table's shape carries a temporary view made of the expressions; the view's stored form tells
-which functions they call, its deparsed form is what everything installed is generated from. So a constant, a function or
-an operator means the same in the truth view and in the triggers. All in a transaction that is rolled back.
+which functions they call, its deparsed form is what everything installed is generated from. So a constant, a function
+or an operator means the same in the truth view and in the triggers. All in a transaction that is rolled back.
 """
 
 import re
@@ -134,7 +134,7 @@ class _Probe:
             async with self._connection.transaction(force_rollback=True):
                 await self._create_view(name, targets, where)
                 query = await self._stored_query(name)
-                refusal = expressions.structure_refusal(query, 1) or expressions.node_refusal(query)
+                refusal = expressions.node_refusal(query) or expressions.structure_refusal(query, 1)
                 if refusal is not None:
                     raise self._refused(subject, refusal)
                 functions = await self._functions(subject, query)

@@ -1,0 +1,1 @@
+"""What the triggers write, on real servers."""

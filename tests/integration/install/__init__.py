@@ -1,0 +1,1 @@
+"""Installing, re-installing and removing, on real servers."""
