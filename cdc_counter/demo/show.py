@@ -6,6 +6,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 
@@ -25,6 +26,10 @@ _PLACEHOLDERS = ("postgresql://postgres@127.0.0.1:5432/helpdesk", "redis://127.0
 """What stands in config/demo.toml for the servers of one run."""
 
 
+_SETTINGS = MappingProxyType({"max_slot_wal_keep_size": "4GB"})
+"""A demo that is left alone must not fill the disk."""
+
+
 async def run_demo(stop: asyncio.Event, *, port: int = 8400, say: Say = print) -> None:
     """Show everything on http://127.0.0.1:PORT/ (0: any) until `stop`; leaves no process and no file behind.
 
@@ -33,7 +38,7 @@ async def run_demo(stop: asyncio.Event, *, port: int = 8400, say: Say = print) -
     port = checked_port(port)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cdc-counter-demo-")))
-        postgres, redis = PostgresServer(), RedisServer()
+        postgres, redis = PostgresServer(settings=_SETTINGS), RedisServer()
         stack.callback(redis.close)
         stack.callback(postgres.close)
         await asyncio.gather(asyncio.to_thread(postgres.start), asyncio.to_thread(redis.start))

@@ -278,6 +278,8 @@ async function everySecond(work) {
 async function start() {
   counters.onStatus((status) => {
     $("connection").dataset.status = status;
+    // What was true once is not shown as if it were true now.
+    document.body.dataset.status = status;
     $("connection").textContent = status === "online" ? "live" : status;
   });
   let answer = null;
