@@ -41,6 +41,8 @@ async def check_postgres(
     findings += judge_tables(await read_tables(conn, [definition.table for definition in definitions]), facts.role)
     if not facts.slot_exists:
         findings += judge_open_transactions(await read_open_transactions(conn))
+    if await may_replicate(conn, facts.role) is False:
+        findings.append(_lacks_replication(facts.role, facts))
     findings += await _check_path(conn, facts, settings)
     if not facts.in_recovery:
         findings += await _check_stream(conn, facts, settings)
@@ -48,8 +50,8 @@ async def check_postgres(
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings with errors before warnings."""
-    return sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR)
+    """Return the findings with errors before warnings, each once."""
+    return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity is not Severity.ERROR)
 
 
 async def _check_path(conn: AsyncConnection, facts: ServerFacts, settings: PostgresSettings) -> list[Finding]:
@@ -107,9 +109,7 @@ async def _stream_refused(conn: AsyncConnection, error: psycopg.OperationalError
     said = " ".join(redacted(str(error)).split())
     role = error.pgconn.user.decode() if error.pgconn is not None else facts.role
     if await may_replicate(conn, role) is False:
-        name = psycopg.sql.Identifier(role).as_string(conn)
-        grant = f"GRANT rds_replication TO {name};" if facts.rds_role else f"ALTER ROLE {name} REPLICATION;"
-        return Finding(Severity.ERROR, f"role {role!r} lacks the REPLICATION right", grant)
+        return _lacks_replication(role, facts)
     if "startup parameter" in said and "replication" in said:
         return Finding(Severity.ERROR, f"a pooler lets no replication connection through: {said}", _STRAIGHT)
     if "max_wal_senders" in said or facts.used_senders >= facts.max_senders:
@@ -129,3 +129,9 @@ async def _stream_refused(conn: AsyncConnection, error: psycopg.OperationalError
         f"no replication connection can be opened: {said}",
         "dsn = ...    # in [postgres]: psql with 'replication=database' and IDENTIFY_SYSTEM must succeed with it",
     )
+
+
+def _lacks_replication(role: str, facts: ServerFacts) -> Finding:
+    name = psycopg.sql.Identifier(role).as_string()
+    grant = f"GRANT rds_replication TO {name};" if facts.rds_role else f"ALTER ROLE {name} REPLICATION;"
+    return Finding(Severity.ERROR, f"role {role!r} lacks the REPLICATION right", grant)

@@ -106,6 +106,13 @@ async def test_role_without_replication_is_told_the_grant(database: str, conn: A
         assert await found(database, PostgresSettings(dsn=dsn, admin_dsn=database)) == []
 
 
+async def test_role_that_installs_needs_replication_as_well(database: str, conn: AsyncConnection) -> None:
+    async with role(conn, database) as (name, dsn):
+        finding = await the_one(dsn, PostgresSettings(dsn=database, admin_dsn=dsn))
+        assert finding.title == f"role {name!r} lacks the REPLICATION right"
+        assert await the_one(dsn) == finding
+
+
 async def test_role_that_may_not_create_a_schema_is_told_the_grant(database: str, conn: AsyncConnection) -> None:
     async with role(conn, database, "REPLICATION") as (name, dsn):
         await conn.execute(f'REVOKE CREATE ON DATABASE "{conn.info.dbname}" FROM "{name}"')
