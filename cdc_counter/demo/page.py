@@ -68,7 +68,8 @@ class DemoPage:
         account = _account(request)
         try:
             result = await recount(self._dsn, account, self._read)
-        except (psycopg.errors.LockNotAvailable, UnreachableError) as error:
+        except (psycopg.OperationalError, UnreachableError) as error:
+            # A lock that somebody holds for long, or a server that somebody stopped.
             return _json({"verdict": Verdict.PENDING, "reason": str(error)})
         return _json(
             {
@@ -100,8 +101,11 @@ class DemoPage:
         action = BUTTONS.get(request.match_info["name"])
         if action is None:
             raise web.HTTPNotFound
-        async with await self._connect() as connection:
-            rows = await perform(connection, action, _account(request), "you")
+        try:
+            async with await self._connect() as connection:
+                rows = await perform(connection, action, _account(request), "you")
+        except psycopg.OperationalError as error:
+            raise web.HTTPConflict(text=str(error)) from error  # a deadlock with the traffic: rolled back, try again
         return _json({"what": action.what, "rows": rows})
 
     async def _traffic(self, request: web.Request) -> web.Response:

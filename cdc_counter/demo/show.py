@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import psycopg
 
@@ -43,18 +44,35 @@ async def run_demo(stop: asyncio.Event, *, port: int = 8400, say: Say = print) -
         stack.callback(postgres.close)
         await asyncio.gather(asyncio.to_thread(postgres.start), asyncio.to_thread(redis.start))
         say(f"PostgreSQL {_dotted(postgres.version)} and Redis {_dotted(redis.version)} started, just for this.")
-        await _load(postgres)
-        say("A helpdesk with 24,000 conversations, and four writers that keep changing it.")
         config = write_config(folder / "demo.toml", postgres, redis, port)
-        async with writing(config.postgres.conninfo):
-            report = await wiring.init(config, lambda event: _tell(say, event))
-            say(f"Counters installed and seeded while they wrote: {', '.join(report.counters)}.")
-            daemon = Daemon(config, folder / "daemon.log")
-            stack.callback(daemon.end)
-            if await daemon.started(stop):
-                _explain(say, config)
-                await daemon.keep_running(stop, say)
-            say("Stopping.")
+        daemon = Daemon(config, folder / "daemon.log")
+        stack.callback(daemon.end)
+        await _until(stop, _show(config, postgres.dsn(), daemon, say))
+        say("Stopping.")
+
+
+async def _show(config: Config, server: str, daemon: Daemon, say: Say) -> None:
+    await _load(server, config.postgres.conninfo)
+    say("A helpdesk with 24,000 conversations, and four writers that keep changing it.")
+    async with writing(config.postgres.conninfo):
+        report = await wiring.init(config, lambda event: _tell(say, event))
+        say(f"Counters installed and seeded while they wrote: {', '.join(report.counters)}.")
+        await daemon.started()
+        _explain(say, config)
+        await daemon.keep_running(say)
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until it ends or `stop` is set, whichever comes first; what it raises is raised."""
+    task = asyncio.create_task(work, name="demo")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def checked_port(port: int) -> int:
@@ -82,10 +100,10 @@ def write_config(path: Path, postgres: PostgresServer, redis: RedisServer, port:
     return load_config(path, {})
 
 
-async def _load(postgres: PostgresServer) -> None:
-    async with await psycopg.AsyncConnection.connect(postgres.dsn(), autocommit=True) as connection:
+async def _load(server: str, helpdesk: str) -> None:
+    async with await psycopg.AsyncConnection.connect(server, autocommit=True) as connection:
         await connection.execute("CREATE DATABASE helpdesk")
-    async with await psycopg.AsyncConnection.connect(postgres.dsn("helpdesk")) as connection:
+    async with await psycopg.AsyncConnection.connect(helpdesk) as connection:
         for block in ("schema", "data"):
             await connection.execute(sql_blocks("demo")[block].encode())
 

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from cdc_counter.config import Config
 from cdc_counter.embedded.child import Child, spawn
@@ -39,26 +40,31 @@ class Daemon:
         )
         return self._child
 
-    async def started(self, stop: asyncio.Event) -> bool:
-        """Start it and wait until it reports progress; False when stopped before. Raises NotReadyError."""
+    async def started(self) -> None:
+        """Start it and wait until it reports progress; raises NotReadyError."""
         child = self.start()
         deadline = time.monotonic() + _READY_SECONDS
         while not await asyncio.to_thread(self._answers):
             if not child.running or time.monotonic() > deadline:
-                raise NotReadyError(f"the daemon is not ready: {child.log_end()}", hint=f"read {self._log}")
-            if await stopped_within(stop, _POLL_SECONDS):
-                return False
-        return True
+                raise NotReadyError(
+                    f"the daemon is not ready: {child.log_end()}",
+                    hint="try again; report it with the lines above if it happens again",
+                )
+            await asyncio.sleep(_POLL_SECONDS)
 
-    async def keep_running(self, stop: asyncio.Event, say: Callable[[str], None]) -> None:
-        """Return when `stop` is set; until then start it again whenever it ends. Raises NotReadyError."""
+    async def keep_running(self, say: Callable[[str], None]) -> NoReturn:
+        """Start it again whenever it ends, until cancelled; raises NotReadyError when that is in vain."""
         since = time.monotonic()
-        while not await stopped_within(stop, _POLL_SECONDS):
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
             if self._child is None or self._child.running:
                 continue
             killed = self._child.exit_code == 128 + signal.SIGKILL
             if not killed and time.monotonic() - since < _ENDURANCE_SECONDS:
-                raise NotReadyError(f"the daemon ended: {self._child.log_end()}", hint=f"read {self._log}")
+                raise NotReadyError(
+                    f"the daemon ended: {self._child.log_end()}",
+                    hint="try again; report it with the lines above if it happens again",
+                )
             say(f"The daemon (pid {self._child.pid}) {'was killed' if killed else 'ended'}. It is started again.")
             self.start()
             since = time.monotonic()
@@ -77,10 +83,3 @@ class Daemon:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
             return bool(answer.status == 200)  # noqa: PLR2004  HTTP's OK
         return False
-
-
-async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait for `stop` for at most `seconds`; return whether it is set."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-    return stop.is_set()

@@ -1,6 +1,7 @@
 """The helpdesk's other users: a few connections that keep changing the table until they are told to stop."""
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator
@@ -9,7 +10,6 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from cdc_counter.demo.actions import SCOPES, TRAFFIC, perform
-from cdc_counter.demo.supervision import stopped_within
 from cdc_counter.resources import sql_blocks
 
 WRITERS = 4
@@ -37,12 +37,12 @@ async def _writer(dsn: str, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-                while not await stopped_within(stop, random.expovariate(1 / MEAN_PAUSE_SECONDS)):
+                while not await _stopped_within(stop, random.expovariate(1 / MEAN_PAUSE_SECONDS)):
                     await _one_change(connection)
         except psycopg.OperationalError as error:
             # The demo's PostgreSQL may be restarted by whoever plays with it.
             _log.info("traffic lost its connection: %s", error)
-            await stopped_within(stop, _RECONNECT_SECONDS)
+            await _stopped_within(stop, _RECONNECT_SECONDS)
 
 
 async def _one_change(connection: psycopg.AsyncConnection) -> None:
@@ -56,3 +56,9 @@ async def _one_change(connection: psycopg.AsyncConnection) -> None:
         # Rolled back, as in any application; the counters must not mind.
         _log.info("traffic: %s", error)
     await connection.execute(sql_blocks("demo")["trim_activity"].encode())
+
+
+async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()

@@ -21,6 +21,7 @@ from cdc_counter.errors import NotReadyError
 
 _GUARD = Path(__file__).with_name("guard.py")
 _LOG_LINES = 8
+_LOG_HINT = "correct what the end of its log, above, complains of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Child:
         deadline = time.monotonic() + timeout
         while not ready():
             if not self.running:
-                raise NotReadyError(f"{what} did not start: {self.log_end()}", hint=f"read {self.log}")
+                raise NotReadyError(f"{what} did not start: {self.log_end()}", hint=_LOG_HINT)
             if time.monotonic() > deadline:
                 raise NotReadyError(
                     f"{what} did not answer within {timeout:.0f} s: {self.log_end()}",

@@ -54,7 +54,11 @@ class RedisServer:
         self._child: Child | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,14 +94,9 @@ class RedisServer:
         if self.running:
             return
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings = {
-            **self.settings,
-            "port": str(self.port),
-            "bind": "127.0.0.1",
-            "dir": str(self.data_dir),
-            "daemonize": "no",
-        }
-        options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        # A setting of several words, such as replicaof, is several arguments; an empty one is an empty argument.
+        options = [word for name, value in self.settings.items() for word in (f"--{name}", *(value.split() or [""]))]
+        options += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.data_dir), "--daemonize", "no"]
         self._child = spawn(
             [self.program, *options], log=self.log, owner_gone=signal.SIGTERM, user=None, remove=[self.folder]
         )

@@ -244,7 +244,7 @@ async function act(button) {
   button.disabled = true;
   try {
     const answer = await ask(`/demo/actions/${button.dataset.action}?account=${account.id}`, { method: "POST" });
-    $("notice").textContent = answer === null ? "That did not work: the daemon does not answer." : `You ${answer.what} (${integer.format(answer.rows)} rows).`;
+    $("notice").textContent = answer === null ? "That did not work. Try again in a moment." : `You ${answer.what} (${integer.format(answer.rows)} rows).`;
     await Promise.all([showActivity(), recount()]);
   } finally {
     button.disabled = false;
