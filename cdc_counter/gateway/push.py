@@ -11,9 +11,8 @@ from typing import Any, Final
 import socketio
 
 from cdc_counter.config.gateway import GatewaySettings
-from cdc_counter.core.reading import Change, FeedEntry, Gap, Reset
+from cdc_counter.core.reading import FeedEntry, Gap
 from cdc_counter.errors import UnreachableError
-from cdc_counter.gateway.arrivals import Arrivals
 from cdc_counter.gateway.engine import NAMESPACE, Engine
 from cdc_counter.gateway.fanout import Delivery, Fanout
 from cdc_counter.gateway.grants import Authority, Grant, UnauthorizedError
@@ -49,7 +48,6 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         settings: GatewaySettings,
         source: TallySource,
         readings: Readings,
-        arrivals: Arrivals,
         authority: Authority,
         engine: Engine,
         metrics: Metrics,
@@ -60,8 +58,6 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         self._tick_seconds = settings.tick_ms / 1000
         self._behind_seconds = behind_seconds
         self._source = source
-        self._readings = readings
-        self._arrivals = arrivals
         self._authority = authority
         self._engine = engine
         self._metrics = metrics
@@ -190,15 +186,6 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
             # Whatever was read before the starting point was fixed may have missed entries since.
             self._followed = True
             entries = [Gap(sequence=0), *entries]
-        for entry in entries:
-            match entry:
-                case Change():
-                    self._readings.reached(entry.version)
-                    self._arrivals.reached(entry.version)
-                case Reset(counter=None):
-                    self._readings.forget()
-                case _:
-                    pass
         self._loader.reload(self._fanout.take(entries))
         if self._fanout.pending:
             self._something_new.set()

@@ -36,7 +36,7 @@ class Outcome(Enum):
 
 
 class Readings:
-    """Checked access to the source. `reached` may be told positions learnt elsewhere (from the feed)."""
+    """Checked access to the source."""
 
     def __init__(self, source: TallySource) -> None:
         self._source = source
@@ -50,23 +50,25 @@ class Readings:
 
     async def read(self, key: RoomKey) -> Reading:
         """Return a reading no older than any before it in its epoch; raises UnreachableError."""
+        # Readings overtake each other: one may only be compared with what was known when it was begun.
+        epoch, floor = self._epoch, self._reached
         reading = await self._source.read(key.counter, key.scope)
-        if reading.epoch != self._epoch:
+        if reading.epoch == epoch:
+            refuse_older(reading, floor)
+        if reading.epoch == self._epoch:
+            self._reached = max(self._reached, reading.version)
+        elif epoch == self._epoch:
             self._epoch, self._reached = reading.epoch, reading.version
-        if reading.version < self._reached:
-            raise UnreachableError(
-                f"redis went back from {self._reached} to {reading.version} in one epoch, reading {key.counter!r}"
-            )
-        self._reached = reading.version
         return reading
 
-    def reached(self, version: Lsn) -> None:
-        """Note a position that Redis has shown in the feed."""
-        self._reached = max(self._reached, version)
 
-    def forget(self) -> None:
-        """Accept any position next: a new epoch was announced."""
-        self._reached = ZERO
+def refuse_older(reading: Reading, floor: Lsn) -> None:
+    """Raise UnreachableError when a reading is older than `floor`, known to be reached in the same epoch."""
+    if reading.version < floor:
+        raise UnreachableError(
+            f"redis went back from {floor} to {reading.version} in one epoch, reading {reading.counter!r}",
+            hint="wait for the consumer to notice what redis has lost, or ask 'cdc-counter status'",
+        )
 
 
 class RoomLoader:
@@ -87,6 +89,7 @@ class RoomLoader:
         # Rooms that are queued, being read or about to be tried again: never two readings of one room at once.
         self._ordered: set[Room] = set()
         self._waiting: dict[Room, asyncio.Future[Outcome]] = {}
+        self._failing = False
 
     def reload(self, rooms: list[Room]) -> None:
         """Read these rooms again, now."""
@@ -120,14 +123,23 @@ class RoomLoader:
             try:
                 outcome = await self._load(room)
             except UnreachableError as error:
-                _log.warning("reading %s failed, trying again: %s", room.key.counter, error)
+                self._note(error)
                 self._answer(room, Outcome.UNAVAILABLE)
                 asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wanted.put_nowait, room)
                 continue
+            self._note(None)
             if outcome is None:
                 self._wanted.put_nowait(room)
             else:
                 self._settle(room, outcome)
+
+    def _note(self, error: UnreachableError | None) -> None:
+        # Thousands of rooms fail together and try twice a second: one line when it begins, one when it is over.
+        if error is not None and not self._failing:
+            _log.warning("reading rooms fails, trying again: %s", error)
+        elif error is None and self._failing:
+            _log.info("rooms can be read again")
+        self._failing = error is not None
 
     async def _load(self, room: Room) -> Outcome | None:
         """Take one reading; None when the room was declared out of date while it was taken."""
@@ -139,9 +151,13 @@ class RoomLoader:
         reading = await self._readings.read(room.key)
         if room.generation != generation:
             return None
-        if self._fanout.room(room.key) is room:
-            self._fanout.install(room, reading)
-            self._announce()
+        if self._fanout.room(room.key) is not room:
+            return Outcome.UNAVAILABLE
+        if reading.epoch == room.epoch:
+            # Changes may have taken the room beyond every reading so far.
+            refuse_older(reading, room.version)
+        self._fanout.install(room, reading)
+        self._announce()
         return Outcome.READY
 
     def _order(self, room: Room) -> None:

@@ -52,9 +52,7 @@ class Gateway:
         readings = Readings(source)
         self._arrivals = Arrivals(readings)
         self._engine = Engine(settings, origins, metrics, handshake_seconds=handshake_seconds)
-        self._push = Push(
-            settings, source, readings, self._arrivals, authority, self._engine, metrics, behind_seconds=behind_seconds
-        )
+        self._push = Push(settings, source, readings, authority, self._engine, metrics, behind_seconds=behind_seconds)
         open_to_all = authority.required or settings.allow_unauthenticated
         self.app = web.Application(
             middlewares=[counting(metrics), guarding(origins, only_known_hosts=not open_to_all), errors_as_json()]

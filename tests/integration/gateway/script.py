@@ -32,7 +32,7 @@ class Script:
         self.may_read = asyncio.Event()
         self.may_read.set()
         self.report: StreamStatus | None = status()
-        self._followers: set[asyncio.Queue[list[FeedEntry]]] = set()
+        self._followers: set[asyncio.Queue[list[FeedEntry] | None]] = set()
 
     def change(self, counter: str, scope: str, values: Mapping[str, int]) -> Lsn:
         """Commit new absolute values; return their position."""
@@ -55,6 +55,12 @@ class Script:
     def gap(self) -> None:
         self.publish(Gap(self.sequence))
 
+    def lose_feed(self) -> None:
+        """End every follower; what is published from now on reaches only those that follow again."""
+        for queue in self._followers:
+            queue.put_nowait(None)
+        self._followers.clear()
+
     def publish(self, *entries: FeedEntry) -> None:
         for queue in self._followers:
             queue.put_nowait(list(entries))
@@ -74,14 +80,12 @@ class Script:
         return reading
 
     async def follow(self) -> AsyncIterator[list[FeedEntry]]:
-        queue: asyncio.Queue[list[FeedEntry]] = asyncio.Queue()
+        queue: asyncio.Queue[list[FeedEntry] | None] = asyncio.Queue()
         self._followers.add(queue)
-        try:
-            yield []
-            while True:
-                yield await queue.get()
-        finally:
-            self._followers.discard(queue)
+        yield []
+        while (entries := await queue.get()) is not None:
+            yield entries
+        raise UnreachableError("the script says that the feed is lost")
 
     async def status(self) -> StreamStatus | None:
         self._answer()

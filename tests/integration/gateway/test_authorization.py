@@ -1,6 +1,7 @@
 """Who may see what, over Socket.IO and HTTP alike."""
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -111,6 +112,23 @@ async def test_client_cannot_let_itself_in_by_an_event_of_that_name(
     assert (await client.ask("disconnect", "reason"))["error"] == "invalid"
     assert await client.subscribe("open_by_channel", "2") == {"error": "not found"}
     assert "error" not in await client.subscribe("open_by_channel", "1")
+
+
+async def test_client_that_has_just_left_cannot_come_back_by_an_event(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    served = await start(**auth())
+    url = f"{served.url}socket.io/?EIO=4&transport=polling"
+    async with http.get(url) as response:
+        session = json.loads((await response.text())[1:])["sid"]
+    good = json.dumps({"token": token(["*"])})
+    # In one body: the event is dispatched only after the packet behind it has been dealt with.
+    for body in (f"40{good}", f'42["connect",{{}},{good}]\x1e41'):
+        async with http.post(f"{url}&sid={session}", data=body) as response:
+            assert response.status == 200
+    async with http.get(f"{url}&sid={session}") as response:
+        assert "40{" in await response.text()
+    assert served.gateway._push._clients == {}
 
 
 async def test_expiry_cuts_the_connection(start: Start, connect: Connect) -> None:

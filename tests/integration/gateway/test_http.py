@@ -159,11 +159,14 @@ async def test_own_page_is_served_and_a_rebound_name_is_not(start: Start, http: 
     assert (await get(http, f"{url}healthz", Host="evil.example"))[0] == 200
 
 
-async def test_transports_not_listed_and_jsonp_are_refused(start: Start, http: aiohttp.ClientSession) -> None:
+async def test_transports_not_listed_are_refused(start: Start, http: aiohttp.ClientSession) -> None:
     url = (await start(transports=("websocket",))).url
     async with http.get(f"{url}socket.io/?EIO=4&transport=polling") as response:
         assert response.status == 400
-    async with http.get(f"{url}socket.io/?EIO=4&transport=polling&j=0") as response:
+
+
+async def test_script_tags_can_not_poll(start: Start, http: aiohttp.ClientSession) -> None:
+    async with http.get(f"{(await start()).url}socket.io/?EIO=4&transport=polling&j=0") as response:
         assert response.status == 400
 
 

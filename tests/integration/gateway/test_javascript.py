@@ -165,7 +165,8 @@ async def test_page_asks_again_while_redis_is_away(script: Script, start: Start,
 async def test_page_that_stops_watching_leaves_the_room(
     script: Script, start: Start, open_page: Callable[..., Any]
 ) -> None:
-    watching = await open_page((await start()).url, ["open_by_channel", "42"], ["total", None])
+    served = await start()
+    watching = await open_page(served.url, ["open_by_channel", "42"], ["total", None])
     await watching.view(counter="open_by_channel")
     await watching.do("unsubscribe", "open_by_channel", "42")
     await watching.do("subscribe", "open_by_channel", "43")
@@ -175,6 +176,7 @@ async def test_page_that_stops_watching_leaves_the_room(
     script.change("total", "-", {"-": 5})
     seen = await watching.told(lambda told: told[0] == "view" and told[1]["values"] != {})
     assert seen[1]["counter"] == "total"
+    assert "cdc_counter_subscriptions 2.0" in served.metrics.exposition().decode()
     await watching.do("close")
     await watching.status("closed")
 

@@ -171,6 +171,16 @@ async def test_gap_is_repaired_by_reading_again(script: Script, start: Start, co
     assert replay(snapshot, await client.received(1)) == {"8": 4}
 
 
+async def test_what_the_feed_said_while_it_was_lost_is_read(script: Script, start: Start, connect: Connect) -> None:
+    client = await connect((await start()).url)
+    snapshot = await client.subscribe("open_by_channel", "42")
+    script.lose_feed()
+    script.change("open_by_channel", "42", {"7": 3})
+    assert replay(snapshot, await client.received(1)) == {"7": 3}
+    script.change("open_by_channel", "42", {"7": 4})
+    assert replay(snapshot, await client.received(2)) == {"7": 4}
+
+
 async def test_new_epoch_may_go_back_and_its_changes_count(script: Script, start: Start, connect: Connect) -> None:
     script.version = type(script.version)(0x900000)
     client = await connect((await start()).url)
@@ -188,16 +198,38 @@ async def test_new_epoch_may_go_back_and_its_changes_count(script: Script, start
 async def test_redis_that_went_back_is_not_shown_until_it_is_there_again(
     script: Script, start: Start, connect: Connect
 ) -> None:
-    client = await connect((await start()).url)
+    served = await start()
+    client = await connect(served.url)
     await client.subscribe("open_by_channel", "42")
     position = script.change("open_by_channel", "42", {"7": 5})
     await client.received(1)
     script.version, script.tallies["open_by_channel", "42"] = type(position)(position - 16), {"7": 4}
     script.gap()
-    assert await client.subscribe("total") == {"error": "unavailable"}
+    late = await connect(served.url)
+    assert await late.subscribe("open_by_channel", "42") == {"error": "unavailable"}
     script.change("open_by_channel", "42", {"7": 5})
     script.pass_by()
     assert replay({"values": {}, "version": "", "epoch": "e1"}, await client.received(2)) == {"7": 5}
+
+
+async def test_readings_that_overtake_each_other_are_all_good(script: Script, start: Start, connect: Connect) -> None:
+    client = await connect((await start()).url)
+    script.may_read.clear()
+    slow = asyncio.ensure_future(client.subscribe("open_by_channel", "41"))
+    await eventually(_reads(script, 1), "the first reading to be under way")
+    script.may_read, held_back = asyncio.Event(), script.may_read
+    script.may_read.set()
+    script.pass_by()
+    assert (await client.subscribe("total"))["version"] == script.version.version
+    held_back.set()
+    assert (await slow)["version"] < script.version.version
+
+
+async def test_older_reading_of_the_same_epoch_is_refused(script: Script, start: Start, connect: Connect) -> None:
+    client = await connect((await start()).url)
+    await client.subscribe("open_by_channel", "42")
+    script.version = type(script.version)(script.version - 1)
+    assert await client.subscribe("total") == {"error": "unavailable"}
 
 
 async def test_removed_counter_ends_stale_and_unknown(script: Script, start: Start, connect: Connect) -> None:
