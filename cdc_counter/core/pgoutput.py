@@ -19,6 +19,8 @@ _INSERT: Final = struct.Struct("!IcH")
 _RELATION: Final = struct.Struct("!I")
 _COLUMN: Final = struct.Struct("!Ii")
 _LENGTH: Final = struct.Struct("!i")
+_TRUNCATE: Final = struct.Struct("!IB")
+_MESSAGE: Final = struct.Struct("!BQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,9 @@ def parse_message(data: bytes) -> Message:
             case b"R":
                 return _relation(data)
             case b"T":
-                return Truncate()
+                return _truncate(data)
             case b"O" | b"Y" | b"M":
-                return Ignored(tag.decode())
+                return _ignored(data, tag)
             case _:
                 raise ProtocolError(f"unexpected pgoutput message {data[:32].hex(' ')!r} of {len(data)} bytes")
     except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
@@ -147,6 +149,28 @@ def _relation(data: bytes) -> Relation:
     return Relation(oid, namespace or "pg_catalog", name, tuple(columns))
 
 
+def _truncate(data: bytes) -> Truncate:
+    count, _ = _TRUNCATE.unpack_from(data, 1)
+    _ends(data, 1 + _TRUNCATE.size + 4 * count, "Truncate")
+    return Truncate()
+
+
+def _ignored(data: bytes, tag: bytes) -> Ignored:
+    """Check the length only: a message cut short must not pass for one without meaning."""
+    match tag:
+        case b"O":
+            _, at = _text(data, 1 + 8)
+        case b"Y":
+            _, at = _text(data, 1 + 4)
+            _, at = _text(data, at)
+        case _:
+            _, at = _text(data, 1 + _MESSAGE.size)
+            (length,) = _LENGTH.unpack_from(data, at)
+            at += _LENGTH.size + length
+    _ends(data, at, {b"O": "Origin", b"Y": "Type"}.get(tag, "Message"))
+    return Ignored(tag.decode())
+
+
 def _text(data: bytes, at: int) -> tuple[str, int]:
     end = data.index(b"\0", at)
     return data[at:end].decode(), end + 1
@@ -154,4 +178,4 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
 
 def _ends(data: bytes, at: int, message: str) -> None:
     if at != len(data):
-        raise ProtocolError(f"pgoutput {message}: {len(data) - at} bytes after its end")
+        raise ProtocolError(f"pgoutput {message}: {len(data)} bytes, its fields end at {at}")
