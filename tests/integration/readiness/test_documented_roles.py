@@ -16,9 +16,7 @@ from cdc_counter.errors import NotReadyError
 from tests.rig.eventually import eventually
 
 PAGE = Path(__file__).parents[3] / "docs/operations.md"
-ONE_ROLE, TWO_ROLES = re.findall(
-    r"^```sql\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-)
+BLOCKS = re.findall(r"^```sql\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
