@@ -140,8 +140,9 @@ SELECT {keys}{minus} FROM (
 ) AS r {group_by} HAVING sum(d) <> 0
 
 -- name: create_truth_view
+-- One collation whatever the keys are: a view can be replaced only by one with the same columns.
 CREATE OR REPLACE VIEW {view} AS
-SELECT {scope} AS scope, {bucket} AS bucket, {value} AS value FROM (
+SELECT ({scope}) COLLATE "C" AS scope, ({bucket}) COLLATE "C" AS bucket, {value} AS value FROM (
 SELECT {keys}{total} AS d FROM (
 {rows}
 ) AS r {group_by}

@@ -33,7 +33,7 @@ JOIN pg_proc AS p ON p.oid = t.tgfoid
 JOIN pg_namespace AS pn ON pn.oid = p.pronamespace
 JOIN pg_class AS r ON r.oid = t.tgrelid
 JOIN pg_namespace AS rn ON rn.oid = r.relnamespace
-WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal AND t.tgname LIKE 'zz\_cdc\_counter\_%%'
+WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal
 ORDER BY rn.nspname, r.relname, t.tgname
 
 -- name: counters

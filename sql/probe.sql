@@ -3,6 +3,7 @@
 -- name: relation_facts
 SELECT c.oid, n.nspname, c.relname, c.relkind::text AS relkind, c.relpersistence::text AS relpersistence,
     c.relispartition, row_security_active(c.oid) AS hides_rows,
+    pg_encoding_to_char((SELECT d.encoding FROM pg_database AS d WHERE d.datname = current_database())) AS encoding,
     c.relnamespace = pg_my_temp_schema() OR n.nspname LIKE 'pg\_temp\_%%' AS is_temporary,
     EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid) AS has_parent,
     EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhparent = c.oid) AS has_children

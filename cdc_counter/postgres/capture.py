@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from psycopg import sql
+
 from cdc_counter.postgres import counting
 from cdc_counter.postgres.probe import ProbedCounter
 from cdc_counter.postgres.relations import Member, Relation
@@ -41,11 +43,6 @@ class Event(Enum):
     UPDATE = "update"
     DELETE = "delete"
     TRUNCATE = "truncate"
-
-    @property
-    def trigger_name(self) -> str:
-        """Triggers of one kind fire by name: ours last, after an application's own BEFORE TRUNCATE triggers."""
-        return f"zz_cdc_counter_{self.value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +76,19 @@ def function_name(relation: Relation, event: Event) -> str:
     return f"capture_{event.value}_{readable}_{digest}"
 
 
+def trigger_name(schema: str, event: Event) -> str:
+    """Return a name that sorts last, so that an application's own BEFORE TRUNCATE triggers fire before ours.
+
+    With our schema's name in it two installations can count one table.
+    """
+    return f"zz_{schema[:50]}_{event.value}"
+
+
 def trigger_statements(member: Member, relation: Relation, schema: str) -> list[str]:
     """Return the statements that create or repair one relation's triggers; none of them locks out readers."""
     statements = []
     for event in Event:
-        trigger = raw(event.trigger_name)
+        trigger = sql.Identifier(trigger_name(schema, event))
         function = qualified(schema, function_name(relation, event))
         target = raw(member.quoted)
         statements.append(
@@ -93,10 +98,15 @@ def trigger_statements(member: Member, relation: Relation, schema: str) -> list[
     return statements
 
 
-def drop_trigger_statements(quoted_relation: str) -> list[str]:
+def drop_trigger_statements(quoted_relation: str, schema: str) -> list[str]:
     """Return the statements that remove one relation's triggers."""
     return [
-        render("capture", "drop_trigger", trigger=raw(event.trigger_name), relation=raw(quoted_relation))
+        render(
+            "capture",
+            "drop_trigger",
+            trigger=sql.Identifier(trigger_name(schema, event)),
+            relation=raw(quoted_relation),
+        )
         for event in Event
     ]
 

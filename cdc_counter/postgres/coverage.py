@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from cdc_counter.postgres.capture import Event
+from cdc_counter.postgres.capture import Event, trigger_name
 from cdc_counter.postgres.installed import installed_counters
 from cdc_counter.postgres.rendering import block, identifier_text, qualified
 
@@ -46,19 +46,20 @@ async def coverage(connection: AsyncConnection[Any], schema: str) -> list[Covera
         if row["root_is_partition"] and row["oid"] == row["root"]:
             faults.append(CoverageFault(quoted, names, "the table has become a partition of another"))
         found = by_relation[row["oid"]]
-        faults.extend(CoverageFault(quoted, names, reason) for reason in _trigger_faults(found))
+        faults.extend(CoverageFault(quoted, names, reason) for reason in _trigger_faults(found, schema))
     counted = {row["oid"] for row in relations}
     strays = {identifier_text(t["schema"], t["table"]) for t in triggers if t["relation"] not in counted}
     faults.extend(CoverageFault(quoted, (), "is captured but belongs to no counted table") for quoted in sorted(strays))
     return faults
 
 
-def _trigger_faults(found: dict[str, str]) -> list[str]:
+def _trigger_faults(found: dict[str, str], schema: str) -> list[str]:
     reasons = []
     for event in Event:
-        enabled = found.get(event.trigger_name)
+        name = trigger_name(schema, event)
+        enabled = found.get(name)
         if enabled is None:
             reasons.append(f"has no trigger for {event.name}")
         elif enabled != "A":
-            reasons.append(f"trigger {event.trigger_name} is not enabled always")
+            reasons.append(f"trigger {name} is not enabled always")
     return reasons

@@ -6,6 +6,7 @@ again. A step is one transaction: killed anywhere, what is left is a plan of few
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ import psycopg
 from psycopg import AsyncConnection
 
 from cdc_counter.core.definition import CounterDefinition
-from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, RefusedError, UnreachableError
+from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, RefusedError
 from cdc_counter.postgres.blockers import Blocker, blockers_of
+from cdc_counter.postgres.connection import translate, translated_errors
 from cdc_counter.postgres.installed import read_installed
 from cdc_counter.postgres.plan import make_plan, removal_plan
 from cdc_counter.postgres.probe import ProbedCounter, probe
 from cdc_counter.postgres.rendering import raw
 from cdc_counter.postgres.steps import Plan, Step
+
+_log = logging.getLogger(__name__)
 
 Connect = Callable[[], Awaitable[AsyncConnection[Any]]]
 
@@ -66,8 +70,9 @@ async def plan_objects(
     connection: AsyncConnection[Any], schema: str, publication: str, definitions: Sequence[CounterDefinition]
 ) -> Plan:
     """Return the steps that install the declared counters and remove others; changes nothing."""
-    probed = await probe_all(connection, schema, definitions)
-    return make_plan(schema, publication, probed, await read_installed(connection, schema, publication))
+    with translated_errors("planning"):
+        probed = await probe_all(connection, schema, definitions)
+        return make_plan(schema, publication, probed, await read_installed(connection, schema, publication))
 
 
 async def execute(plan: Plan, connect: Connect, on_event: OnEvent) -> None:
@@ -86,7 +91,8 @@ async def remove_objects(
     connection: AsyncConnection[Any], connect: Connect, schema: str, publication: str, on_event: OnEvent
 ) -> None:
     """Remove everything of ours from a database. The slot must be gone before: it would hold back WAL for ever."""
-    installed = await read_installed(connection, schema, publication)
+    with translated_errors("reading what is installed"):
+        installed = await read_installed(connection, schema, publication)
     await execute(removal_plan(schema, publication, installed), connect, on_event)
 
 
@@ -137,11 +143,11 @@ async def _transaction(step: Step, connection: AsyncConnection[Any]) -> psycopg.
     return None
 
 
-def _explained(step: Step, error: psycopg.Error) -> CdcCounterError:  # noqa: PLR0911 - a table, one row per error
+def _explained(step: Step, error: psycopg.Error) -> CdcCounterError:
     message = f"{step.title}: {error.diag.message_primary or error}"
     match error:
-        case psycopg.errors.ObjectInUse():
-            return BusyError(message, hint="run the command again; it continues where it stopped")
+        case psycopg.errors.ObjectInUse() | psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn():
+            return BusyError(message, hint="a table changed meanwhile; run the command again")
         case psycopg.errors.UniqueViolation():
             return BusyError(
                 f"{step.title}: another installation is running", hint="wait for it, then run the command again"
@@ -154,16 +160,7 @@ def _explained(step: Step, error: psycopg.Error) -> CdcCounterError:  # noqa: PL
             return RefusedError(
                 f"{message}: {error.diag.message_detail}", hint="drop or move what depends on it, then run this again"
             )
-        case psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn():
-            return BusyError(message, hint="a table changed meanwhile; run the command again")
-        case psycopg.OperationalError() if error.sqlstate is None or _connection_lost(error.sqlstate):
-            return UnreachableError(message)
-    return CdcCounterError(message, hint="see the server's log for the whole error")
-
-
-def _connection_lost(sqlstate: str) -> bool:
-    """Tell whether an SQLSTATE means that the session is over: connection exceptions and operator intervention."""
-    return sqlstate[:2] in {"08", "57"}
+    return translate(error, step.title)
 
 
 async def _watch(
@@ -174,6 +171,10 @@ async def _watch(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), _LOOK_AFTER)
             return
-        blockers = await blockers_of(watcher, pid)
+        try:
+            blockers = await blockers_of(watcher, pid)
+        except psycopg.Error as error:
+            _log.warning("can't tell who holds the lock: %s", error)
+            return
         if blockers:
             seen.append(blockers)

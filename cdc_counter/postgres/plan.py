@@ -18,6 +18,7 @@ from cdc_counter.postgres.capture import (
     comment_text,
     drop_trigger_statements,
     function_name,
+    trigger_name,
     trigger_statements,
 )
 from cdc_counter.postgres.installed import Installed, InstalledCounter
@@ -78,11 +79,11 @@ def capture_hole(installed: Installed, relation: Relation, schema: str) -> str |
     found = {(t.relation, t.name): t for t in installed.triggers}
     for member in relation.members:
         for event in Event:
-            trigger = found.get((member.oid, event.trigger_name))
+            trigger = found.get((member.oid, trigger_name(schema, event)))
             if trigger is None or trigger.function != function_name(relation, event):
                 return f"{member.quoted} has no trigger for {event.name} of {schema}"
             if trigger.enabled != "A":
-                return f"trigger {event.trigger_name} on {member.quoted} is not enabled always"
+                return f"trigger {trigger.name} on {member.quoted} is not enabled always"
     ours = {function_name(relation, event) for event in Event}
     members = {member.oid for member in relation.members}
     for trigger in installed.triggers:
@@ -231,7 +232,7 @@ def _leftovers(schema: str, installed: Installed, tables: Sequence[_Table]) -> l
     strays = sorted({t.quoted_relation for t in installed.triggers if t.relation not in members})
     for quoted in strays:
         lock = render("capture", "lock_for_removal", relation=raw(quoted))
-        steps.append(Step(f"stop capturing {quoted}", (lock, *drop_trigger_statements(quoted)), quoted))
+        steps.append(Step(f"stop capturing {quoted}", (lock, *drop_trigger_statements(quoted, schema)), quoted))
     drop_functions = [
         render("capture", "drop_function", function=qualified(schema, name))
         for name in installed.functions

@@ -7,6 +7,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any, Final
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
@@ -61,7 +62,13 @@ class Relation:
 async def find_relation(connection: AsyncConnection[Any], table: str, own_schema: str, counter: str) -> Relation:
     """Return the table a counter names; raises DefinitionError when there is none or it can't be counted."""
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(block("probe", "relation_facts"), {"table": table})
+        try:
+            await cursor.execute(block("probe", "relation_facts"), {"table": table})
+        except (psycopg.errors.InvalidName, psycopg.errors.SyntaxError, psycopg.errors.FeatureNotSupported) as error:
+            raise DefinitionError(
+                f"counter {counter!r}: table {table!r} is not a name",
+                hint='write it as in SQL: schema.table, "Odd name"',
+            ) from error
         facts = await cursor.fetchone()
         if facts is None:
             await cursor.execute(block("probe", "similar_relations"))
@@ -103,6 +110,10 @@ def _refusal(facts: dict[str, Any], own_schema: str) -> tuple[str, str] | None: 
     if facts["has_parent"] or (facts["has_children"] and facts["relkind"] == _ORDINARY):
         return "inherits or is inherited from: changes through its relatives would not be seen", (
             "use declarative partitioning, or count tables without inheritance"
+        )
+    if facts["encoding"] == "SQL_ASCII":
+        return "is in a database with encoding SQL_ASCII, where a key is bytes that may be no text", (
+            "move it to a database with encoding UTF8"
         )
     if facts["hides_rows"]:
         return "has row-level security that hides rows from this role: a recount would miss them", (

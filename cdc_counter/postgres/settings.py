@@ -14,6 +14,7 @@ _PINNED: Final = (
     ("bytea_output", "hex"),
     ("extra_float_digits", "1"),
     ("standard_conforming_strings", "on"),
+    ("array_nulls", "on"),
 )
 
 
@@ -22,10 +23,14 @@ def pinned_settings() -> dict[str, str]:
     return dict(_PINNED)
 
 
+_NO_JIT: Final = ("jit", "off")
+"""A session keeps the plan of its first firing; after a bulk statement that would compile code for every single row."""
+
+
 def function_settings() -> str:
     """Return the SET clauses of a capture function, one per line."""
     lines = []
-    for name, value in _PINNED:
+    for name, value in (*_PINNED, _NO_JIT):
         # search_path is a list of identifiers; quoted as one literal it would be one odd schema name
         lines.append(f"SET {name} = {value}" if name == "search_path" else f"SET {name} = '{value}'")
     return "\n".join(lines)

@@ -174,6 +174,22 @@ async def test_constant_in_a_condition_means_the_same_for_every_writer(database:
         assert assert_exact(connection, [counter]) == {"one": {("-", "-"): 1}}
 
 
+async def test_texts_that_depend_on_settings_are_written_under_ours(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (f float8, tags text[]); CREATE SCHEMA hostile")
+        floats = CounterDefinition("floats", "t", by=("f::text",))
+        arrays = CounterDefinition("arrays", "t", where="tags = '{x,NULL}'")
+        await install(database, [floats, arrays])
+        for setting in HOSTILE:
+            connection.execute(setting)
+        connection.execute("INSERT INTO public.t VALUES (0.1::float8 + 0.2::float8, ARRAY['x', NULL])")
+        as_owner(connection)
+        assert assert_exact(connection, [floats, arrays]) == {
+            "floats": {("-", "0.30000000000000004"): 1},
+            "arrays": {("-", "-"): 1},
+        }
+
+
 async def test_numeric_keys_that_are_equal_share_a_text(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (k numeric)")

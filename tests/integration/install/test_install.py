@@ -124,6 +124,15 @@ async def test_counter_moved_to_another_table_leaves_the_first_one(session: Asyn
     assert (await plan(session, CounterDefinition("total", "accounts"))).is_empty
 
 
+async def test_view_is_replaced_when_its_keys_become_of_another_kind(session: AsyncConnection[Any], desk: str) -> None:
+    for by in (("channel_id",), ("status",), ("status", "channel_id"), (), ("created::date",)):
+        if by == ("created::date",):
+            await session.execute("ALTER TABLE conversations ADD created timestamp DEFAULT 'epoch'")
+        await install(desk, [CounterDefinition("total", "conversations", by=by)])
+    with psycopg.connect(desk, autocommit=True) as connection:
+        assert truth(connection, "total") == {("-", "1970-01-01"): 99}
+
+
 async def test_table_dropped_with_its_counters_is_cleaned_up(session: AsyncConnection[Any], desk: str) -> None:
     other = CounterDefinition("others", "accounts")
     await install(desk, [TOTAL, other])

@@ -110,6 +110,8 @@ async def test_key_with_a_folding_collation_is_refused(session: AsyncConnection[
 
 RELATIONS = {
     "nothing": "does not exist",
+    "a b": "does not exist|is not a name",
+    "a.b.c.d": "is not a name",
     "v": "is a view",
     "m": "is a materialized view",
     "s": "is a sequence",

@@ -6,7 +6,14 @@ import pytest
 
 from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.errors import RefusedError
-from cdc_counter.postgres.capture import Event, NumberedCounter, capture_functions, function_name, trigger_statements
+from cdc_counter.postgres.capture import (
+    Event,
+    NumberedCounter,
+    capture_functions,
+    function_name,
+    trigger_name,
+    trigger_statements,
+)
 from cdc_counter.postgres.installed import Installed, InstalledCounter, InstalledTrigger
 from cdc_counter.postgres.key_types import ColumnType, KeyColumn, KeyKind, canonical_key, key_refusal
 from cdc_counter.postgres.own_objects import schema_hash
@@ -51,7 +58,7 @@ def installed_with(*counters: ProbedCounter) -> Installed:
         functions={function.name: function.hash for function in capture_functions(relation, numbered, "s")},
         views=views,
         triggers=tuple(
-            InstalledTrigger(m.oid, m.schema, m.name, event.trigger_name, "A", function_name(relation, event))
+            InstalledTrigger(m.oid, m.schema, m.name, trigger_name("s", event), "A", function_name(relation, event))
             for m in relation.members
             for event in Event
         ),
@@ -163,7 +170,7 @@ def test_capture_function_pins_every_setting() -> None:
         assert "SECURITY DEFINER" in function.statements[0]
         assert all(f"SET {name} = " in function.statements[0] for name in pinned_settings())
         assert function.statements[1].startswith("REVOKE ALL")
-    assert function_settings().count("SET ") == len(pinned_settings())
+    assert function_settings().count("SET ") == len(pinned_settings()) + 1
 
 
 def test_dollar_quote_does_not_end_inside_its_text() -> None:
