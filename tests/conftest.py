@@ -6,17 +6,19 @@ and the summary of the run says so.
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import psycopg
 import pytest
-from playwright.async_api import Browser, async_playwright
 
 from cdc_counter.embedded import PostgresServer, RedisServer
 from tests.rig.databases import fresh_database
 from tests.rig.javascript import BrowserProgram, install_browser, install_packages, node
 from tests.rig.redis import flush
 from tests.rig.servers import POSTGRES15_VARIABLE, postgres15_bin_dir
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 _NOT_RUN = pytest.StashKey[int]()
 
@@ -128,8 +130,10 @@ def browser_program() -> BrowserProgram:
 
 
 @pytest.fixture
-async def browser(browser_program: BrowserProgram) -> AsyncIterator[Browser]:
+async def browser(browser_program: BrowserProgram) -> AsyncIterator["Browser"]:
     """Start a headless Chromium."""
+    from playwright.async_api import async_playwright  # noqa: PLC0415  unit tests must not wait for it
+
     async with async_playwright() as playwright:
         started = await playwright.chromium.launch(
             executable_path=browser_program.executable,

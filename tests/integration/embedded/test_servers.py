@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psycopg
@@ -67,6 +68,31 @@ def test_data_in_a_named_folder_survives_close(tmp_path: Path) -> None:
     assert not first.exists()
     with RedisServer(tmp_path / "data") as server:
         assert _command(server, "GET kept") == "$1\r\n1"
+
+
+def test_postgres_data_in_a_named_folder_survives_close() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        # Run by root, the server is another user, who has to get there.
+        Path(folder).chmod(0o755)
+        with PostgresServer(Path(folder) / "data", fsync=False) as server:
+            first = server.folder
+            with psycopg.connect(server.dsn(), autocommit=True) as connection:
+                connection.execute("CREATE TABLE kept (k int)")
+        assert not first.exists()
+        with PostgresServer(Path(folder) / "data", fsync=False) as server, psycopg.connect(server.dsn()) as connection:
+            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_setting_of_several_words_reaches_redis(redis_server: RedisServer) -> None:
+    with RedisServer(settings={"replicaof": f"127.0.0.1 {redis_server.port}"}) as replica:
+        assert "role:slave" in _command(replica, "INFO replication")
+
+
+def test_server_that_can_not_start_leaves_no_folder() -> None:
+    server = RedisServer(settings={"appendonly": "perhaps"})
+    with pytest.raises(NotReadyError, match="argument must be 'yes' or 'no'"), server:
+        pass
+    assert not server.folder.exists()
 
 
 def test_redis_has_its_data_after_a_crash(redis_server: RedisServer) -> None:
