@@ -214,15 +214,33 @@ async def test_redis_that_went_back_is_not_shown_until_it_is_there_again(
 
 async def test_readings_that_overtake_each_other_are_all_good(script: Script, start: Start, connect: Connect) -> None:
     client = await connect((await start()).url)
+    await client.subscribe("open_by_channel", "40")
     script.may_read.clear()
     slow = asyncio.ensure_future(client.subscribe("open_by_channel", "41"))
-    await eventually(_reads(script, 1), "the first reading to be under way")
+    await eventually(_reads(script, 2), "the slow reading to be under way")
     script.may_read, held_back = asyncio.Event(), script.may_read
     script.may_read.set()
     script.pass_by()
     assert (await client.subscribe("total"))["version"] == script.version.version
     held_back.set()
     assert (await slow)["version"] < script.version.version
+
+
+async def test_reading_begun_before_redis_was_lost_is_taken_again(
+    script: Script, start: Start, connect: Connect
+) -> None:
+    script.change("open_by_channel", "42", {"7": 3})
+    client = await connect((await start()).url)
+    script.may_read.clear()
+    asking = asyncio.ensure_future(client.subscribe("open_by_channel", "42"))
+    await eventually(_reads(script, 1), "the reading to be under way")
+    script.epoch, script.tallies["open_by_channel", "42"] = "e2", {"8": 1}
+    script.gap()
+    script.publish(Change(99, "open_by_channel", "41", {"x": 1}, script.version))
+    await client.subscribe("nothing")
+    script.may_read.set()
+    snapshot = await asking
+    assert (snapshot["epoch"], snapshot["values"]) == ("e2", {"8": 1})
 
 
 async def test_older_reading_of_the_same_epoch_is_refused(script: Script, start: Start, connect: Connect) -> None:
