@@ -20,9 +20,9 @@ from cdc_counter.errors import ProtocolError, ReseedNeededError
 class Step:
     """What one script call does: add `deltas`, move the watermark to `after`.
 
-    `transactions` are for the ring of recent ones; `completed` counts those that end in this step, `entries` the outbox
-    entries folded, `keys` what the step frees in the batcher. `commit_time` is the oldest commit's in unix seconds, None
-    for a step that only moves the watermark.
+    `transactions` are for the ring of recent ones; `completed` counts those that end in this step, `entries` the
+    outbox entries folded, `keys` what the step frees in the batcher. `commit_time` is the oldest commit's in unix
+    seconds, None for a step that only moves the watermark.
     """
 
     after: Watermark
@@ -116,7 +116,7 @@ class Batcher:
         if self._skipping:
             self._skipping = False
             return
-        current, self._open = self._open, None
+        current = self._open
         if current is None:
             raise ProtocolError(f"commit ending at {end_lsn} outside a transaction")
         if end_lsn <= self._last_lsn:
@@ -125,6 +125,7 @@ class Batcher:
             raise ReseedNeededError(
                 f"transaction {current.xid} has {current.rows} rows, {current.skip_rows} were applied"
             )
+        self._open = None
         current.end_lsn = end_lsn
         self._resume = None
         keys = current.fold.keys
@@ -193,7 +194,8 @@ class Batcher:
                 after=Watermark(self._closed, Partial(current.xid, current.rows)),
                 deltas=without_zeros(fold.deltas),
                 broken=dict(fold.broken),
-                transactions=(_remembered(current),),
+                # It counts as applied at the watermark that this part leaves, so that no comparison there overlooks it.
+                transactions=(AppliedTransaction(current.xid, self._closed, None),),
                 entries=fold.entries,
                 keys=fold.keys,
                 commit_time=current.commit_time,
@@ -203,10 +205,8 @@ class Batcher:
 
 def _remembered(transaction: _Transaction) -> AppliedTransaction:
     """Return what the ring keeps: of a transaction in parts, only that it was applied."""
-    # Until its end is known the start of its commit record stands for it: lower, so it counts as applied earlier.
-    end = transaction.end_lsn or transaction.commit_lsn
-    if transaction.xid is None:
-        raise ProtocolError(f"transaction ending at {end} has no identifier")
+    if transaction.xid is None or transaction.end_lsn is None:
+        raise ProtocolError(f"transaction committed at {transaction.commit_lsn} has no identifier or no end")
     if transaction.in_parts:
-        return AppliedTransaction(transaction.xid, end, None)
-    return AppliedTransaction(transaction.xid, end, transaction.fold.deltas, transaction.fold.keys)
+        return AppliedTransaction(transaction.xid, transaction.end_lsn, None)
+    return AppliedTransaction(transaction.xid, transaction.end_lsn, transaction.fold.deltas, transaction.fold.keys)
