@@ -25,6 +25,9 @@ PATIENCE_SECONDS = 5.0
 
 def execute(command: list[str], user: list[int] | None, parent_death_signal: int) -> None:
     """Become the server; returns never. This process, the forked child, has a single thread."""
+    # Standard input and output are the guard's pipes to the owner; the server has its log, and nothing to read.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
     if user is not None:
         os.setgroups([])
         os.setgid(user[1])

@@ -86,7 +86,7 @@ class FaultProxy:
             flow.delay = seconds
 
     def cut_after(self, count: int, direction: Direction) -> None:
-        """Pass on exactly `count` more bytes of this direction, then reset the connection."""
+        """Pass on exactly `count` more bytes of this direction, then end it: the sender is reset."""
         flow = self._flows[direction]
         flow.cut_after = flow.transferred + count
 
@@ -129,7 +129,8 @@ class FaultProxy:
                 group.create_task(self._pump(up_reader, writer, self._flows["from"]), name="from")
         except* OSError:
             for end in both:
-                _reset(end)
+                if not end.is_closing():
+                    _reset(end)
         finally:
             self._writers -= both
             for end in both:
@@ -148,6 +149,8 @@ class FaultProxy:
             await writer.drain()
             if left is not None and left <= len(data):
                 flow.cut_after = None
+                # The receiver gets what was let through and then an end of file; a reset could take it back.
+                writer.close()
                 raise ConnectionResetError
         # One side has said all it has to say; the other may go on.
         with contextlib.suppress(OSError):

@@ -50,9 +50,7 @@ def wait_applied(dsn: str, url: str, prefix: str = "cdc", *, deadline: float = 6
     """Wait until the tallies include every commit so far and every counter is live."""
     goal = end_of_wal(dsn)
     eventually_sync(lambda: watermark(url, prefix) >= goal, f"watermark at {goal}", deadline=deadline)
-    eventually_sync(
-        lambda: set(states(url, prefix).values()) == {"live"}, "every counter is live", deadline=deadline
-    )
+    eventually_sync(lambda: set(states(url, prefix).values()) == {"live"}, "every counter is live", deadline=deadline)
 
 
 def differences(tallies: Counted, truth: Counted) -> dict[tuple[str, str, str], tuple[int, int]]:

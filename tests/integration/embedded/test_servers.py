@@ -88,6 +88,10 @@ def test_setting_of_several_words_reaches_redis(redis_server: RedisServer) -> No
         assert "role:slave" in _command(replica, "INFO replication")
 
 
+def test_log_of_redis_is_kept(redis_server: RedisServer) -> None:
+    assert "Ready to accept connections" in redis_server.log.read_text(encoding="utf-8")
+
+
 def test_server_that_can_not_start_leaves_no_folder() -> None:
     server = RedisServer(settings={"appendonly": "perhaps"})
     with pytest.raises(NotReadyError, match="argument must be 'yes' or 'no'"), server:
