@@ -9,11 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
 
 from cdc_counter.core.definition import CounterDefinition
-from cdc_counter.errors import BusyError, RefusedError
+from cdc_counter.errors import BusyError, NotReadyError, RefusedError
 from cdc_counter.postgres.install import InstallEvent, Moment, execute, plan_objects, remove_objects
 from cdc_counter.postgres.installed import installed_counters
+from cdc_counter.postgres.janitor import prune
 from cdc_counter.postgres.steps import Plan
 from tests.integration.capture.helpdesk import (
     AMOUNT,
@@ -22,8 +24,10 @@ from tests.integration.capture.helpdesk import (
     PUBLICATION,
     SCHEMA,
     TOTAL,
+    WRITER,
     captured,
     install,
+    make_writer,
     truth,
 )
 from tests.rig.eventually import eventually
@@ -263,6 +267,7 @@ async def _base(session: AsyncConnection[Any]) -> int:
 KILLED = """
 import asyncio, json, os, sys
 from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
 from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.postgres.install import Moment, execute, plan_objects
 
@@ -323,3 +328,38 @@ async def test_column_of_a_foreign_dependent_keeps_the_truth_view(session: Async
     with pytest.raises(RefusedError, match="dashboard"):
         await install(desk, [])
     await eventually(lambda: plan(session), "still planned", until=lambda rest: not rest.is_empty)
+
+
+async def test_owner_without_any_other_right_can_install_count_and_remove(
+    session: AsyncConnection[Any], desk: str
+) -> None:
+    await session.execute(
+        "DO $$ BEGIN CREATE ROLE cdc_test_owner LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$;"
+        "ALTER ROLE cdc_test_owner LOGIN; GRANT ALL ON SCHEMA public TO cdc_test_owner;"
+        "ALTER TABLE conversations OWNER TO cdc_test_owner; ALTER TABLE accounts OWNER TO cdc_test_owner"
+    )
+    await session.execute(f"GRANT CREATE, TEMPORARY ON DATABASE {session.info.dbname} TO cdc_test_owner")
+    as_owner = make_conninfo(desk, user="cdc_test_owner")
+    await install(as_owner)
+    await session.execute("INSERT INTO conversations (account_id) VALUES (1)")
+    with psycopg.connect(desk, autocommit=True) as connection:
+        assert captured(connection, "total") == {("-", "-"): 1}
+        assert truth(connection, "total") == {("-", "-"): 100}
+
+    async def connect() -> AsyncConnection[Any]:
+        return await AsyncConnection.connect(as_owner, autocommit=True)
+
+    async with await connect() as owner:
+        assert (await plan(owner, *COUNTERS)).is_empty
+        assert (await prune(owner, SCHEMA)).skipped == ()
+        await remove_objects(owner, connect, SCHEMA, PUBLICATION, lambda _: None)
+    assert await ids(session) == {}
+
+
+async def test_role_without_the_rights_is_told_so(session: AsyncConnection[Any], desk: str) -> None:
+    with psycopg.connect(desk, autocommit=True) as connection:
+        make_writer(connection)
+    as_writer = make_conninfo(desk, user=WRITER)
+    with pytest.raises(NotReadyError, match="permission denied"):
+        await install(as_writer)
+    assert await ids(session) == {}
