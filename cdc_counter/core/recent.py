@@ -5,8 +5,9 @@ that were in the WAL (hence streamed) before they became visible. To compare tal
 their deltas are kept until some later snapshot sees them; from then on every newer snapshot does too.
 
 Memory is bounded in two steps. Deltas beyond `max_deltas` are dropped, their transaction identifier stays: a snapshot
-that does not see a forgotten transaction makes the comparison inconclusive, never wrong. The horizon is therefore
-exact at all times: what is not here is visible.
+that does not see a forgotten transaction makes the comparison inconclusive, never wrong. So does a snapshot older than
+the one that transactions were let go by: what is not here is visible to every snapshot from that one on, and only to
+those.
 """
 
 from collections.abc import Iterable
@@ -35,6 +36,7 @@ class RecentTransactions:
     max_deltas: int
     _known: dict[int, AppliedTransaction] = field(default_factory=dict)
     _forgotten: dict[int, Lsn] = field(default_factory=dict)
+    _released_by: Snapshot | None = None
     _deltas: int = 0
 
     def add(self, transaction: AppliedTransaction) -> None:
@@ -52,8 +54,11 @@ class RecentTransactions:
 
     def release(self, snapshot: Snapshot) -> None:
         """Let go of what the snapshot sees: newer snapshots see it too."""
-        for xid in [xid for xid in (*self._known, *self._forgotten) if snapshot.sees(xid)]:
+        seen = [xid for xid in (*self._known, *self._forgotten) if snapshot.sees(xid)]
+        for xid in seen:
             self._drop(xid)
+        if seen and (self._released_by is None or snapshot.includes(self._released_by)):
+            self._released_by = snapshot
 
     def xids(self) -> list[int]:
         """Return the identifiers of all transactions held, for a successor process."""
@@ -62,8 +67,11 @@ class RecentTransactions:
     def hidden_from(self, snapshot: Snapshot, until: Lsn) -> list[AppliedTransaction]:
         """Return the transactions applied up to `until` (inclusive) that the snapshot does not see.
 
-        Raises InconclusiveError when one of them is known but its deltas are not.
+        Raises InconclusiveError when one of them is known but its deltas are not, or when the snapshot is older than
+        one that transactions were let go by.
         """
+        if self._released_by is not None and not snapshot.includes(self._released_by):
+            raise InconclusiveError("transactions that the snapshot may not see are no longer held: it is too old")
         for xid, end_lsn in self._forgotten.items():
             if end_lsn <= until and not snapshot.sees(xid):
                 raise InconclusiveError(f"transaction {xid} was applied, is not in the snapshot, and is no longer held")

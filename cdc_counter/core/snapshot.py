@@ -33,3 +33,7 @@ class Snapshot:
     def sees(self, xid: int) -> bool:
         """Say whether a committed top-level transaction is visible."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.running)
+
+    def includes(self, other: "Snapshot") -> bool:
+        """Say whether everything that `other` sees is visible here, too: true of every later snapshot of one server."""
+        return other.xmax <= self.xmax and all(xid in other.running for xid in self.running if xid < other.xmax)

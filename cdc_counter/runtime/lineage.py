@@ -6,7 +6,8 @@ starts from the notes that every step leaves in Redis, so that the horizon stays
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cdc_counter.core.lifecycle import Epoch
@@ -27,6 +28,7 @@ class Lineage:
     _broken: dict[int, set[int]] = field(default_factory=dict)
     _notes: deque[tuple[int, ...]] = field(default_factory=deque)
     _snapshot: Snapshot | None = None
+    _holders: int = 0
 
     @classmethod
     def from_notes(cls, epoch: Epoch, watermark: Watermark, max_deltas: int, notes: Iterable[str]) -> "Lineage":
@@ -69,8 +71,19 @@ class Lineage:
         for _ in range(removed):
             self._notes.popleft()
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let nothing go meanwhile: a snapshot taken inside can be compared, however many newer ones are seen."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+
     def release(self, snapshot: Snapshot) -> None:
-        """Let go of transactions that every new snapshot sees."""
+        """Let go of transactions that every new snapshot sees, unless somebody compares with an older one."""
+        if self._holders:
+            return
         self.recent.release(snapshot)
         for counter, xids in list(self._broken.items()):
             xids.difference_update([xid for xid in xids if snapshot.sees(xid)])

@@ -14,6 +14,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 from cdc_counter.core.counters import CounterRecord
@@ -60,29 +61,39 @@ class Seeder:
         await self._tallies.discard_hidden(name)
         journal = _Journal(self._tallies, name, await self._tallies.seed_mark(name))
         on_progress(name, "taking a snapshot", 0)
-        async with self._recounter.open(name) as recount:
-            # Flushes the WAL up to the snapshot's position, so that a quiet database reaches it, too.
-            await self._observer.heartbeat()
-            lineage = await self._consumer.between_steps(recount.lsn, lambda: self._activate(record, recount, journal))
-            on_progress(name, "counting rows", 0)
-            keys = 0
-            async for rows in recount.truth(name, _CHUNK):
-                await journal.add(lineage.epoch.identity, _grouped(name, rows))
-                keys += len(rows)
-                on_progress(name, "counting rows", keys)
-                _still_counts(record, lineage)
+        lineage = await self._consumer.between_steps(ZERO, self._current_lineage)
+        # Held from before the snapshot: what is let go by a newer one would be missing from the comparison.
+        with ExitStack() as held:
+            held.enter_context(lineage.holding())
+            async with self._recounter.open(name) as recount:
+                # Flushes the WAL up to the snapshot's position, so that a quiet database reaches it, too.
+                await self._observer.heartbeat()
+                await self._consumer.between_steps(
+                    recount.lsn, lambda: self._activate(record, recount, journal, lineage)
+                )
+                held.close()
+                on_progress(name, "counting rows", 0)
+                keys = 0
+                async for rows in recount.truth(name, _CHUNK):
+                    await journal.add(lineage.epoch.identity, _grouped(name, rows))
+                    keys += len(rows)
+                    on_progress(name, "counting rows", keys)
+                    _still_counts(record, lineage)
         await self._consumer.between_steps(ZERO, lambda: self._publish(record, lineage, on_progress))
         _log.info("counter %s is live: %d keys", name, keys)
 
-    async def _activate(self, record: CounterRecord, recount: Recount, journal: "_Journal") -> Lineage:
+    async def _current_lineage(self) -> Lineage:
+        return self._applier().lineage
+
+    async def _activate(self, record: CounterRecord, recount: Recount, journal: "_Journal", lineage: Lineage) -> None:
         """Begin the hidden tallies with what was applied and the snapshot does not see. Runs between two steps."""
-        lineage = self._applier().lineage
+        if self._applier().lineage is not lineage:
+            raise SupersededError(f"the seed of {record.name} was overtaken; it starts again")
         unseen = lineage.unseen(recount.snapshot, record.id)
         deltas = add_up(unseen, record.id)
         groups = [TallyGroup(record.name, scope, sums, hidden=True) for (_, scope), sums in deltas.items()]
         await journal.add(lineage.epoch.identity, groups)
         lineage.activated.add(record.id)
-        return lineage
 
     async def _publish(self, record: CounterRecord, lineage: Lineage, on_progress: SeedProgress) -> None:
         """Put the hidden tallies where readers look and set the counter live. Runs between two steps."""

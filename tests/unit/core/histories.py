@@ -75,14 +75,14 @@ def rows_up_to(history: History, watermark: Watermark) -> list[Row]:
 _deltas = st.tuples(st.integers(1, 2), st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(-3, 3))
 _broken = st.tuples(st.integers(1, 2), st.just("22012"), st.sampled_from(["division", "overflow"]))
 _entries = st.one_of(_deltas, _deltas, _deltas, _deltas, _deltas, _broken)
-_rows = st.builds(Row, st.lists(_entries, max_size=4).map(tuple), st.sampled_from([False] * 7 + [True]))
+_rows = st.builds(Row, st.lists(_entries, max_size=3).map(tuple), st.sampled_from([False] * 7 + [True]))
 
 
 @st.composite
 def histories(draw: st.DrawFn, max_size: int = 6) -> History:
     """Build a history; xids rise over the 32-bit border, commit records may start where their predecessor ended."""
     shapes = draw(
-        st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.lists(_rows, max_size=7)), max_size=max_size)
+        st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.lists(_rows, max_size=9)), max_size=max_size)
     )
     xids = draw(st.permutations(range(len(shapes))))
     lsn = draw(st.sampled_from([100, 2**32 - 3]))
