@@ -36,8 +36,10 @@ def exit_code_of(work: Callable[[], Any], wants_traceback: Callable[[], bool]) -
 
 def complain(error: CdcCounterError) -> None:
     """Write an expected error and its hint to stderr."""
-    for line in str(error).splitlines():
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {redacted(line)}", err=True)
+    for line in redacted(str(error)).splitlines():
+        # An indented line belongs to the one above: a remedy, to be copied.
+        mark = "" if line.startswith(" ") else f"{click.style('error:', fg='red', bold=True)} "
+        click.echo(f"{mark}{line}", err=True)
     if error.hint:
         click.echo(f"{click.style('hint:', fg='cyan')} {redacted(error.hint)}", err=True)
 

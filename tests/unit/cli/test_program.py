@@ -170,6 +170,11 @@ def test_expected_error_is_two_lines_and_its_own_exit_code(config_file: Path, mo
     ]
 
 
+def test_remedy_below_an_error_is_a_line_to_copy(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, ConfigError("one\n  -> mend it\ntwo", hint="h"))
+    assert invoke("status", "--config", config_file).stderr == "error: one\n  -> mend it\nerror: two\nhint: h\n"
+
+
 def test_error_shows_no_password(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_with(monkeypatch, UnreachableError("no route to postgresql://me:hunter2@db/x", hint="password=hunter2"))
     assert "hunter2" not in invoke("status", "--config", config_file).output
