@@ -3,6 +3,7 @@
 The client never retries by itself: what a lost reply means is decided by the compare-and-set, one level up.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -10,17 +11,35 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from cdc_counter.errors import CdcCounterError, NotReadyError, UnreachableError
 
 _TIMEOUT: Final = 5.0
-"""Seconds for a connection or a reply. A script call takes milliseconds; a forking or loading server may take seconds."""
+"""Seconds for a connection or a reply. A script call takes milliseconds; a forking or loading server, seconds."""
 
-_PASSING: Final = (
-    "LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "OOM", "NOMASTERLINK",
+_PASSING: Final = re.compile(
+    r"(?:^|[\s-])(?:LOADING|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|BUSY|CLUSTERDOWN|TRYAGAIN|OOM|NOMASTERLINK)\b"
+)
+"""Error codes of a server that may recover: nothing was written, the same call is tried again. Redis 6.2 wraps what a
+script's command was refused for into a longer message."""
+
+_PASSING_CLASSES: Final = (
+    BusyLoadingError, ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError,
 )  # fmt: skip
-"""Error codes of a server that may recover: nothing was written, the same call is tried again."""
+"""The client takes the code off the message where it has a class for it."""
 
 
 def connect(url: str) -> Redis:
@@ -56,6 +75,6 @@ def _translate(error: RedisError, what: str) -> CdcCounterError:
     message = f"redis: {what}: {error}"
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return NotReadyError(message, hint="give the Redis user of redis.url the rights listed in docs/operations.md")
-    if isinstance(error, ResponseError) and not str(error).startswith(_PASSING):
-        return CdcCounterError(message)
-    return UnreachableError(message)
+    if isinstance(error, _PASSING_CLASSES) or not isinstance(error, ResponseError) or _PASSING.search(str(error)):
+        return UnreachableError(message)
+    return CdcCounterError(message)

@@ -42,7 +42,7 @@ class Keys:
         return f"{self.prefix}:tally:{counter}:{scope}"
 
     def hidden(self, counter: str, scope: str) -> str:
-        """The same while the counter is seeded, where no reader looks."""
+        """Hash: the same while the counter is seeded, where no reader looks."""
         return f"{self.prefix}:seeding:{counter}:{scope}"
 
     def all_tallies(self, counter: str, *, hidden: bool = False) -> str:

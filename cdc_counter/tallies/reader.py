@@ -15,7 +15,7 @@ from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.reading import Change, CounterInfo, CounterState, FeedEntry, Gap, Reading, Reset
 from cdc_counter.core.status import StreamStatus
-from cdc_counter.errors import UnreachableError
+from cdc_counter.errors import CdcCounterError, NotReadyError, UnreachableError
 from cdc_counter.tallies.connection import command, translated_errors
 from cdc_counter.tallies.keys import Keys
 
@@ -69,13 +69,22 @@ class TallyReader:
         return Reading(
             counter=counter,
             scope=scope,
-            values={bucket.decode(): int(value) for bucket, value in shown.items()},
+            values=self._values(counter, scope, shown),
             version=Lsn.from_version(watermark.decode()),
             epoch=epoch.decode(),
             state=record.state,
             sequence=int(sequence or 0),
             scale=record.scale,
         )
+
+    def _values(self, counter: str, scope: str, raw: dict[bytes, bytes]) -> dict[str, int]:
+        try:
+            return {bucket.decode(): int(value) for bucket, value in raw.items()}
+        except ValueError as error:
+            raise CdcCounterError(
+                f"redis key {self._keys.tally(counter, scope)!r} holds what is no tally: {error}",
+                hint="run 'cdc-counter init --reseed'; only cdc-counter may write this key",
+            ) from error
 
     async def status(self) -> StreamStatus | None:
         """Return the consumer's last report; None when there is none."""
@@ -101,7 +110,11 @@ class TallyReader:
                 if not raw:
                     last = await self._unless_lost(last)
                     continue
-            except UnreachableError:
+            except NotReadyError:
+                raise
+            except CdcCounterError:
+                # Redis may come back with an older state, whose numbers prove nothing about what was seen.
+                last = None
                 await asyncio.sleep(_RETRY)
                 continue
             entries: list[FeedEntry] = []

@@ -30,4 +30,5 @@ class Script:
             reply: Any = await command(client, "EVALSHA", self.sha, len(keys), *keys, *arguments)
         except NoScriptError:
             reply = await command(client, "EVAL", self.text, len(keys), *keys, *arguments)
-        return [part.decode() for part in reply]
+        # A stored value that is no text can only be somebody else's: it is shown, and equal to nothing of ours.
+        return [part.decode(errors="replace") for part in reply]

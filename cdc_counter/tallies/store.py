@@ -47,13 +47,13 @@ class TallyStore:
         self._scripts = _Scripts(*(Script.load(n) for n in ("apply", "begin_epoch", "set_counter", "publish")))
 
     async def load(self) -> Stored | None:
-        """Return the stored epoch and watermark; None when there are no tallies. Raises ReseedNeededError on foreign data."""
+        """Return the stored epoch and watermark; None without tallies. Raises ReseedNeededError on foreign data."""
         with translated_errors("reading the watermark"):
             raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.meta)
         if not raw:
             return None
-        meta = {name.decode(): value.decode() for name, value in raw.items()}
         try:
+            meta = {name.decode(): value.decode() for name, value in raw.items()}
             epoch = Epoch(
                 meta["epoch"],
                 meta["system_identifier"],
@@ -90,8 +90,9 @@ class TallyStore:
         """Add deltas and move meta fields in one step, or do nothing.
 
         `version` is what the feed says of the change ('' for the stored watermark); `note` is kept in the list of
-        recent transactions, the oldest `surplus_notes` leave it. A conflict that shows the very value to be set is an earlier call whose reply was lost: it
-        counts as applied. Raises UnreachableError when there was no answer: call again with the same arguments.
+        recent transactions, the oldest `surplus_notes` leave it. A conflict that shows the very values to be set, all of them,
+        is an earlier call whose reply was lost: it counts as applied. Raises UnreachableError when there was no answer:
+        call again with the same arguments.
         """
         keys = [self._keys.meta, self._keys.feed, self._keys.recent]
         arguments: list[str | bytes] = [epoch, str(len(moves))]
@@ -112,9 +113,8 @@ class TallyStore:
         match reply:
             case ["applied"]:
                 return Applied()
-            case ["conflict", field, stored]:
-                done = any(move.field == field and move.new == stored for move in moves)
-                return Applied() if done else Conflict(field, stored)
+            case ["conflict", *stored]:
+                return _conflict(moves, stored)
             case ["unfit", key, bucket, reason]:
                 group_of = dict(zip(keys[3:], groups, strict=True))
                 return Unfit(key, bucket, reason, group_of.get(key))
@@ -145,7 +145,7 @@ class TallyStore:
         with translated_errors("beginning an epoch"):
             reply = await self._scripts.begin_epoch.call(self._client, keys, arguments)
         # A lost reply: the epoch that is stored is the one to be begun.
-        if reply != ["applied"] and reply != ["epoch", stored.epoch.identity]:
+        if reply not in (["applied"], ["epoch", stored.epoch.identity]):
             raise ReseedNeededError(
                 f"redis holds epoch {reply[-1]!r} instead of {replacing!r}: somebody else began one"
             )
@@ -213,7 +213,13 @@ class TallyStore:
         keys = [self._keys.meta, self._keys.counters, self._keys.feed]
         with translated_errors(f"writing counter {name}"):
             reply = await self._scripts.set_counter.call(self._client, keys, [epoch, name, record, self._feed_length])
-        return Applied() if reply == ["applied"] else _other_epoch(reply)
+        match reply:
+            case ["applied"]:
+                return Applied()
+            case ["unfit", key, field, reason]:
+                return Unfit(key, field, reason, None)
+            case _:
+                return _other_epoch(reply)
 
     async def _scan(self, pattern: str) -> AsyncIterator[bytes]:
         seen: set[bytes] = set()  # SCAN may return a key twice
@@ -241,6 +247,13 @@ class TallyStore:
     async def _unlink(self, keys: Sequence[bytes]) -> int:
         with translated_errors("deleting tallies"):
             return int(await self._client.unlink(*keys))
+
+
+def _conflict(moves: Sequence[Move], stored: Sequence[str]) -> Outcome:
+    pairs = list(zip(moves, stored, strict=True))
+    if all(move.new == value for move, value in pairs):
+        return Applied()
+    return next(Conflict(move.field, value) for move, value in pairs if move.expected != value)
 
 
 def _other_epoch(reply: Sequence[str]) -> OtherEpoch:

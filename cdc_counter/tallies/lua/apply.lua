@@ -10,7 +10,7 @@
 --          then bucket, delta for each. Integers are decimal text: Lua's numbers are doubles.
 --
 -- Replies  {'applied'}                              done
---          {'conflict', field, stored value}        another value is stored: nothing was done
+--          {'conflict', stored value of each field}  one of them is not as expected: nothing was done
 --          {'epoch', stored epoch or ''}            other or no tallies here: nothing was done
 --          {'unfit', key, bucket, reason}           a value that is no 64-bit integer, or would become none: nothing done
 --
@@ -24,15 +24,17 @@ if epoch ~= ARGV[1] then return {'epoch', epoch or ''} end
 
 local at = 2
 local triples = tonumber(ARGV[at])
-local moves = {}
+local moves, found, conflict = {}, {'conflict'}, false
 for i = 1, triples do
   local field, expected, new = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local stored = redis.call('HGET', meta, field) or ''
-  if stored ~= expected then return {'conflict', field, stored} end
+  if stored ~= expected then conflict = true end
+  found[#found + 1] = stored
   moves[#moves + 1] = field
   moves[#moves + 1] = new
   at = at + 3
 end
+if conflict then return found end
 local sequence = redis.call('HGET', meta, 'sequence') or '0'
 if not string.match(sequence, '^%d+$') then return {'unfit', meta, 'sequence', 'it holds no integer'} end
 sequence = tonumber(sequence)
@@ -119,7 +121,8 @@ for k = 4, #KEYS do
     for i = 1, count do
       local value, delta = stored[i] or '0', ARGV[at + 2 + 2 * (first + i)]
       if not string.match(value, '^-?%d+$') then return {'unfit', key, names[i], 'it holds no integer'} end
-      local sum = #value <= 20 and #delta <= 20 and add(value, delta) or nil
+      -- A sign and 20 digits: what is longer leaves the range whatever it is added to.
+      local sum = #value <= 21 and #delta <= 21 and add(value, delta) or nil
       if not sum then return {'unfit', key, names[i], 'it would leave the 64-bit range'} end
       if sum == '0' or sum == '-0' then
         sum = '0'
@@ -136,12 +139,13 @@ for k = 4, #KEYS do
   at = at + 3 + 2 * buckets
 end
 
--- Second pass: write. Feed and list are conveniences: one of the wrong type is replaced, which readers see as a gap.
-local function append(key, ...)
-  local reply = redis.pcall(...)
+-- Second pass: write. The feed is a convenience: one of another type or with higher numbers is replaced, which readers
+-- see as a gap. Memory can't be what it wants for: a tally was written before.
+local function append(...)
+  local reply = redis.pcall('XADD', feed, ...)
   if type(reply) == 'table' and reply.err then
-    redis.call('DEL', key)
-    redis.call(...)
+    redis.call('DEL', feed)
+    redis.call('XADD', feed, ...)
   end
 end
 
@@ -154,14 +158,18 @@ for _, write in ipairs(writes) do
   for first = 1, #gone, CHUNK do
     redis.call('HDEL', key, unpack(gone, first, math.min(#gone, first + CHUNK - 1)))
   end
-  if counter ~= '' then
+  if counter ~= '' and #changes > 0 then
     sequence = sequence + 1
     local entry = cjson.encode({counter, scope, version, changes})
     local id = string.format('%.0f-0', sequence)
-    append(feed, 'XADD', feed, 'MAXLEN', '~', feed_length, id, 'change', entry)
+    append('MAXLEN', '~', feed_length, id, 'change', entry)
   end
 end
-if element ~= '' then append(recent, 'RPUSH', recent, element) end
+if element ~= '' then
+  local kind = redis.call('TYPE', recent).ok
+  if kind ~= 'list' and kind ~= 'none' then redis.call('DEL', recent) end
+  redis.call('RPUSH', recent, element)
+end
 if surplus ~= '0' then redis.pcall('LTRIM', recent, surplus, '-1') end
 moves[#moves + 1] = 'sequence'
 moves[#moves + 1] = string.format('%.0f', sequence)

@@ -10,8 +10,9 @@
 
 local stored = redis.call('HGET', KEYS[1], 'epoch') or ''
 if stored ~= ARGV[1] then return {'epoch', stored} end
-local sequence = math.max(tonumber(redis.call('HGET', KEYS[1], 'sequence') or '0'), tonumber(ARGV[3])) + 1
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
+local sequence = math.max(tonumber(redis.call('HGET', KEYS[1], 'sequence') or '0') or 0, tonumber(ARGV[3])) + 1
+-- The feed goes, too: its numbers may be higher than what is known of them, and then nothing could be added.
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
 local pairs_end = 4 + 2 * tonumber(ARGV[4])
 for i = 5, pairs_end, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 for i = pairs_end + 1, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end

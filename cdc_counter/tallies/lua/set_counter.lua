@@ -3,15 +3,25 @@
 -- KEYS[1]  meta hash   KEYS[2]  hash of counters   KEYS[3]  feed stream
 -- ARGV[1]  epoch       ARGV[2]  counter name       ARGV[3]  its record as JSON, '' removes it   ARGV[4]  feed length
 --
--- Replies  {'applied'}  or  {'epoch', stored epoch or ''}  when other or no tallies are here: nothing was done
+-- Replies  {'applied'}                         done
+--          {'epoch', stored epoch or ''}       other or no tallies here: nothing was done
+--          {'unfit', key, field, reason}       the feed's number is damaged: nothing was done
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if epoch ~= ARGV[1] then return {'epoch', epoch or ''} end
+local last = tonumber(redis.call('HGET', KEYS[1], 'sequence') or '0')
+if not last then return {'unfit', KEYS[1], 'sequence', 'it holds no integer'} end
 if ARGV[3] == '' then
   redis.call('HDEL', KEYS[2], ARGV[2])
 else
   redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 end
-local sequence = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'sequence', 1))
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[4], sequence .. '-0', 'reset', ARGV[2])
+local sequence = string.format('%.0f', last + 1)
+redis.call('HSET', KEYS[1], 'sequence', sequence)
+-- A feed of another type or with higher numbers is replaced, which readers see as a gap.
+local reply = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[4], sequence .. '-0', 'reset', ARGV[2])
+if type(reply) == 'table' and reply.err then
+  redis.call('DEL', KEYS[3])
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[4], sequence .. '-0', 'reset', ARGV[2])
+end
 return {'applied'}
