@@ -89,10 +89,10 @@ class TallyStore:
     ) -> Outcome:
         """Add deltas and move meta fields in one step, or do nothing.
 
-        `version` is what the feed says of the change ('' for the stored watermark); `note` is kept in the list of
-        recent transactions, the oldest `surplus_notes` leave it. A conflict that shows the very values to be set, all of them,
-        is an earlier call whose reply was lost: it counts as applied. Raises UnreachableError when there was no answer:
-        call again with the same arguments.
+        `version` is what the feed says of the change ('' for the watermark after it); `note` is kept in the list of
+        recent transactions, the oldest `surplus_notes` leave it. A conflict that shows the very values to be set, all
+        of them, is an earlier call whose reply was lost: it counts as applied. Raises UnreachableError when there was
+        no answer: call again with the same arguments.
         """
         keys = [self._keys.meta, self._keys.feed, self._keys.recent]
         arguments: list[str | bytes] = [epoch, str(len(moves))]

@@ -4,7 +4,7 @@
 -- KEYS[4+] tally hashes, one per group below, in order
 -- ARGV[1]  the epoch these deltas belong to
 -- ARGV[2]  number of compare-and-set triples; then for each: meta field, expected value, new value
--- then     feed length to keep; version of the change, or '' for the watermark as stored;
+-- then     feed length to keep; version of the change, or '' for the watermark after this call;
 --          an element to append to KEYS[3], or ''; how many of its oldest elements to remove
 -- then, for each tally hash: 'counter' and 'scope' for the feed ('' and '' writes none), number of buckets,
 --          then bucket, delta for each. Integers are decimal text: Lua's numbers are doubles.
@@ -25,10 +25,12 @@ if epoch ~= ARGV[1] then return {'epoch', epoch or ''} end
 local at = 2
 local triples = tonumber(ARGV[at])
 local moves, found, conflict = {}, {'conflict'}, false
+local watermark = redis.call('HGET', meta, 'watermark') or ''
 for i = 1, triples do
   local field, expected, new = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local stored = redis.call('HGET', meta, field) or ''
   if stored ~= expected then conflict = true end
+  if field == 'watermark' then watermark = new end
   found[#found + 1] = stored
   moves[#moves + 1] = field
   moves[#moves + 1] = new
@@ -149,7 +151,7 @@ local function append(...)
   end
 end
 
-if version == '' then version = redis.call('HGET', meta, 'watermark') end
+if version == '' then version = watermark end
 for _, write in ipairs(writes) do
   local key, counter, scope, sets, gone, changes = unpack(write)
   for first = 1, #sets, 2 * CHUNK do
