@@ -55,7 +55,7 @@ class Assembly:
             case Truncate():
                 raise RefusedError(
                     "the publication sends truncates of the outbox: somebody altered it",
-                    hint="undo it with ALTER PUBLICATION ... SET (publish = 'insert'), then run 'cdc-counter init --reseed'",
+                    hint="set it back with ALTER PUBLICATION ... SET (publish = 'insert'), then reseed",
                 )
             case Ignored():
                 pass

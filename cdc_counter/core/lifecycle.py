@@ -154,7 +154,7 @@ def _same_database(stored: Stored, server: ServerFacts) -> Decision | None:
     if epoch.database_oid != server.database_oid:
         return Decision(
             Action.REFUSE,
-            f"the tallies were counted in the database with oid {epoch.database_oid}, this one has {server.database_oid}",
+            f"the tallies were counted in the database with oid {epoch.database_oid}, not {server.database_oid}",
             "check the database name in postgres.dsn; give every database a redis.prefix of its own",
         )
     return None
@@ -175,12 +175,14 @@ def _same_history(stored: Stored, server: ServerFacts) -> Decision | None:
     if lsn > server.flush_lsn:
         return Decision(
             Action.RESEED,
-            f"the tallies are at {lsn}, the server's WAL ends at {server.flush_lsn}: the database was restored or replaced",
+            f"the tallies are at {lsn}, the server's WAL ends at {server.flush_lsn}: the database was restored",
         )
     return None
 
 
-def _readable_slot(stored: Stored, server: ServerFacts, slot_name: str) -> Decision | None:
+def _readable_slot(  # noqa: PLR0911  # a table, one return per row
+    stored: Stored, server: ServerFacts, slot_name: str
+) -> Decision | None:
     slot = server.slot
     if slot is None:
         return Decision(Action.RESEED, f"slot {slot_name!r} does not exist any more")

@@ -6,7 +6,7 @@ the 16 hexadecimal digits stored in Redis and shown as `version`, whose text ord
 """
 
 import re
-from typing import Final
+from typing import Final, Self
 
 from cdc_counter.errors import ProtocolError
 
@@ -20,13 +20,14 @@ class Lsn(int):
 
     __slots__ = ()
 
-    def __new__(cls, value: int) -> "Lsn":
+    def __new__(cls, value: int) -> Self:
+        """Raise ProtocolError unless `value` fits into 64 bits."""
         if not 0 <= value < _LIMIT:
             raise ProtocolError(f"LSN out of range: {value}")
         return super().__new__(cls, value)
 
     @classmethod
-    def parse(cls, text: str) -> "Lsn":
+    def parse(cls, text: str) -> Self:
         """Read PostgreSQL's text form, such as `16/B374D848`; raises ProtocolError."""
         match = _POSTGRES.match(text)
         if match is None:
@@ -34,7 +35,7 @@ class Lsn(int):
         return cls(int(match[1], 16) << 32 | int(match[2], 16))
 
     @classmethod
-    def from_version(cls, text: str) -> "Lsn":
+    def from_version(cls, text: str) -> Self:
         """Read the 16-digit form kept in Redis; raises ProtocolError."""
         if _VERSION.match(text) is None:
             raise ProtocolError(f"not a version: {text!r}")

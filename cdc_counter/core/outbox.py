@@ -1,7 +1,8 @@
 """One outbox row: the packed deltas of one trigger firing, as the capture functions write them.
 
-A compact JSON array of entries: `[counter_id, "scope", "bucket", delta]`, or `[counter_id, "SQLSTATE", "message"]` where
-the deltas of one counter could not be computed (the write passed, the counter can't be trusted). No entries: a heartbeat.
+A compact JSON array of entries: `[counter_id, "scope", "bucket", delta]`, or `[counter_id, "SQLSTATE", "message"]`
+where the deltas of one counter could not be computed (the write passed, the counter can't be trusted). No entries: a
+heartbeat.
 """
 
 import json

@@ -115,7 +115,7 @@ class Applier:
             except UnreachableError as error:
                 self._metrics.reconnects.labels("redis").inc()
                 _log.warning("%s; trying again", error)
-                await asyncio.sleep(backoff.next_delay())
+                await backoff.wait()
 
     def _groups(self, step: Step) -> list[TallyGroup]:
         activated = frozenset(self.lineage.activated)

@@ -5,7 +5,10 @@ Jitter keeps a fleet from coming back at the same moment. Interrupted at once by
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+from cdc_counter.cancellation import honour_cancellation
 
 
 @dataclass(slots=True)
@@ -26,14 +29,14 @@ class Backoff:
         self._attempt += 1
         return step * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, hides nothing
 
-    async def wait(self, stop: asyncio.Event) -> None:
+    async def wait(self, stop: asyncio.Event | None = None) -> None:
         """Wait the next delay, or until `stop` is set."""
-        await pause(self.next_delay(), stop)
+        await pause(self.next_delay(), stop or asyncio.Event())
 
 
 async def pause(seconds: float, stop: asyncio.Event) -> None:
-    """Wait for some seconds, or until `stop` is set."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
+    """Wait for some seconds, or until `stop` is set. Every loop passes here, so a lost cancellation ends here."""
+    honour_cancellation()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

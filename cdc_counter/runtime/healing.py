@@ -22,7 +22,7 @@ _LOOK_SECONDS = 0.5
 
 
 class Healer:
-    """Runs beside a consumer. `held_back`: counters not to be rebuilt yet; `failure`: what can't be mended by waiting."""
+    """Runs beside a consumer. `held_back`: not to be rebuilt yet; `failure`: what waiting can't mend."""
 
     def __init__(self, consumer: Consumer, seeder: Seeder, now: Callable[[], float] = time.time) -> None:
         self._consumer = consumer
@@ -63,7 +63,7 @@ class Healer:
         return time.monotonic() >= self._not_before.get(name, 0.0)
 
     async def _begin(self, record: CounterRecord) -> CounterRecord:
-        """A stale counter keeps its last values, marked as being rebuilt, until the new ones are there."""
+        """Mark a stale counter as being rebuilt: its last values stay until the new ones are there."""
         if record.awaits_seed:
             return record
         session = self._consumer.session

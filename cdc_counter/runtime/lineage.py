@@ -59,7 +59,7 @@ class Lineage:
         self._broken.setdefault(counter, set()).update(t.xid for t in transactions)
 
     def unseen(self, snapshot: Snapshot, counter: int) -> list[AppliedTransaction]:
-        """Return the applied transactions that the snapshot does not see; raises InconclusiveError when that is unknown."""
+        """Return applied transactions that the snapshot does not see; InconclusiveError when that is unknown."""
         if not all(snapshot.sees(xid) for xid in self._broken.get(counter, ())):
             raise InconclusiveError("a transaction whose deltas could not be computed is not in the snapshot yet")
         return self.recent.hidden_from(snapshot, self.watermark.lsn)

@@ -9,7 +9,6 @@ Each chunk is journaled in the same script call that adds it, so that a lost rep
 the seed again from nothing.
 """
 
-import asyncio
 import logging
 import secrets
 import time
@@ -136,7 +135,7 @@ class _Journal:
                 break
             except UnreachableError as error:
                 _log.warning("%s; trying again", error)
-                await asyncio.sleep(backoff.next_delay())
+                await backoff.wait()
         match outcome:
             case Applied():
                 self._mark, self._number = mark, self._number + 1

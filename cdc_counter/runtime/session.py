@@ -105,7 +105,8 @@ class Session:
             group.create_task(self._apply(), name="apply")
             group.create_task(self._confirm(), name="confirm")
         self._tell(reply_requested=False)
-        await asyncio.wait_for(self._stream.finish(), self._feedback_seconds + 1)
+        async with asyncio.timeout(self._feedback_seconds + 1):
+            await self._stream.finish()
 
     async def _stop_receiving(self, stop: asyncio.Event, receiving: "asyncio.Task[None]") -> None:
         stopped = asyncio.ensure_future(stop.wait())

@@ -25,6 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from cdc_counter.cancellation import honour_cancellation
 from cdc_counter.errors import CdcCounterError, NotReadyError, UnreachableError
 
 _TIMEOUT: Final = 5.0
@@ -57,7 +58,9 @@ def connect(url: str) -> Redis:
 async def command(client: Redis, *arguments: str | bytes | int) -> Any:
     """Send one command; the reply's shape is the one Redis documents, with maps as dicts and texts as bytes."""
     # The library's own methods are typed for a synchronous client as well, so that every reply may be anything.
-    return await client.execute_command(*arguments)  # type: ignore[no-untyped-call]
+    reply = await client.execute_command(*arguments)  # type: ignore[no-untyped-call]
+    honour_cancellation()
+    return reply
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 from redis.asyncio import Redis
 
+from cdc_counter.cancellation import honour_cancellation
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.reading import Change, CounterInfo, CounterState, FeedEntry, Gap, Reading, Reset
@@ -56,6 +57,7 @@ class TallyReader:
                 pipe.hget(self._keys.counters, counter)
                 pipe.hgetall(self._keys.tally(counter, scope))
                 (epoch, watermark, sequence), raw, values = await pipe.execute()
+                honour_cancellation()
         if epoch is None or watermark is None:
             raise UnreachableError(
                 f"redis has no tallies under prefix {self._keys.prefix!r}",
@@ -142,7 +144,7 @@ class TallyReader:
 
     async def _has_next(self, last: int) -> bool:
         with translated_errors("reading the feed"):
-            return bool(await self._client.xrange(self._keys.feed, f"{last + 1}-0", f"{last + 1}-0", count=1))
+            return bool(await command(self._client, "XRANGE", self._keys.feed, f"{last + 1}-0", f"{last + 1}-0"))
 
 
 def _entry(number: int, fields: dict[bytes, bytes]) -> FeedEntry:

@@ -26,7 +26,7 @@ async def run(
     stop: asyncio.Event,
     *,
     role: Role = Role.ALL,
-    on_event: OnEvent = lambda event: None,
+    on_event: OnEvent | None = None,
     gateway_routes: Iterable[AbstractRouteDef] = (),
 ) -> None:
     """Run until `stop`, then drain; raises the error that can't be retried.
@@ -54,7 +54,7 @@ async def run(
                     group.create_task(parts.upkeep.run(stop), name="upkeep")
                 if gateway is not None:
                     group.create_task(gateway.run(stop), name="gateway")
-                    group.create_task(_announce(gateway, on_event), name="announce")
+                    group.create_task(_announce(gateway, on_event or _log_event), name="announce")
         except BaseExceptionGroup as errors:
             cause = cause_of(errors)
             if parts is not None:
@@ -73,6 +73,10 @@ async def _consuming(config: Config, metrics: Metrics) -> AsyncIterator[Consumin
 async def _announce(gateway: Gateway, on_event: OnEvent) -> None:
     await gateway.ready.wait()
     on_event(InitEvent(EventKind.STEP, f"gateway answers on {gateway.url}"))
+
+
+def _log_event(event: InitEvent) -> None:
+    _log.info("%s", event.title)
 
 
 def _log_progress(counter: str, what: str, keys: int) -> None:

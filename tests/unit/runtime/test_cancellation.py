@@ -1,0 +1,59 @@
+"""A cancellation that a library dropped still ends the loop that called it."""
+
+import asyncio
+
+import pytest
+
+from cdc_counter.cancellation import honour_cancellation
+from cdc_counter.runtime.backoff import pause
+
+
+async def _drops_one_cancellation(entered: asyncio.Event) -> None:
+    """Behave as `asyncio.wait_for` of Python 3.11 does when its result and a cancellation come together."""
+    entered.set()
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        return
+
+
+async def _cancelled_while(loop_body: "asyncio.Task[None]", entered: asyncio.Event) -> None:
+    await entered.wait()
+    loop_body.cancel()
+    await asyncio.wait({loop_body}, timeout=5)
+
+
+async def test_a_lost_cancellation_is_noticed_at_the_next_question() -> None:
+    entered = asyncio.Event()
+
+    async def loops() -> None:
+        while True:
+            await _drops_one_cancellation(entered)
+            honour_cancellation()
+
+    task = asyncio.create_task(loops())
+    await _cancelled_while(task, entered)
+    assert task.cancelled()
+
+
+async def test_a_lost_cancellation_ends_a_loop_at_its_pause() -> None:
+    entered = asyncio.Event()
+
+    async def loops() -> None:
+        while True:
+            await _drops_one_cancellation(entered)
+            await pause(0.0, asyncio.Event())
+
+    task = asyncio.create_task(loops())
+    await _cancelled_while(task, entered)
+    assert task.cancelled()
+
+
+async def test_nothing_is_raised_without_a_cancellation() -> None:
+    honour_cancellation()
+    with pytest.raises(asyncio.CancelledError):
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+    task.uncancel()
