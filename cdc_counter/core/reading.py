@@ -33,8 +33,8 @@ class CounterInfo:
 class Reading:
     """Every bucket of one scope at one watermark.
 
-    `values` maps bucket to tally, zero buckets absent, empty while the counter is first seeded. `sequence` is the feed's
-    last entry at that moment: entries up to it are included, later ones are not. `scale` is the number of decimal
+    `values` maps bucket to tally, zero buckets absent, empty while the counter is first seeded. `sequence` is the
+    feed's last entry at that moment: entries up to it are included, later ones are not. `scale` is the number of decimal
     digits a sum is scaled by (12.34 is kept as 1234 with scale 2), 0 for counts.
     """
 
@@ -61,10 +61,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Everything known about a counter is to be read again: its state changed, or it was rebuilt or removed.
-
-    `counter` None means all of them (a new epoch).
-    """
+    """All of a counter is to be read again: its state changed, or it was rebuilt or removed. None: all counters."""
 
     sequence: int
     counter: str | None
@@ -72,7 +69,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Entries were missed (the feed was trimmed or lost): every reading is to be taken again. `sequence` is the next."""
+    """Entries were missed (the feed was trimmed or lost): every reading is to be taken again. The next is `sequence`."""
 
     sequence: int
 

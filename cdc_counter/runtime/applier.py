@@ -72,8 +72,6 @@ class Applier:
         self.last_applied_at = now()
         self._index()
 
-    # -- steps ------------------------------------------------------------------------------------------------------
-
     async def apply(self, step: Step) -> None:
         """Apply one step; returns when Redis holds it. Raises SupersededError when it must not be applied here."""
         self.in_flight = step
@@ -138,8 +136,6 @@ class Applier:
         self._metrics.batches.inc()
         self._metrics.cycle_seconds.observe(seconds)
 
-    # -- counters ---------------------------------------------------------------------------------------------------
-
     async def change(self, record: CounterRecord) -> None:
         """Write a counter's record to Redis and act by it from the next step on."""
         _require_applied(await self._tallies.set_counter(self.lineage.epoch.identity, record))
@@ -184,8 +180,6 @@ class Applier:
         if record.state is CounterState.LIVE:
             _log.error("counter %s is stale: its capture failed: %s", record.name, reason)
             await self.change(record.moved_to(CounterState.STALE, self._now(), f"capture failed: {reason}"))
-
-    # -- visitors ---------------------------------------------------------------------------------------------------
 
     @property
     def has_visitor(self) -> bool:

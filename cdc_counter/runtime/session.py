@@ -69,8 +69,6 @@ class Session:
         self._sent_at = 0.0
         self._server_clock = (now(), time.monotonic())
 
-    # -- what others may ask ----------------------------------------------------------------------------------------
-
     @property
     def lag(self) -> float:
         """Age of the oldest commit that is received and not applied, seconds by the server's clock; 0 when none is."""
@@ -94,8 +92,6 @@ class Session:
     def wake(self) -> None:
         """Make the applying side look for work."""
         self._work.set()
-
-    # -- the session ------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stream until `stop`, then drain and confirm; raises what ended it otherwise."""

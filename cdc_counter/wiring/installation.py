@@ -52,7 +52,7 @@ _LOOK_SECONDS: Final = 0.3
 
 
 async def init(config: Config, on_event: OnEvent, *, reseed: bool = False) -> InitReport:
-    """Install what is missing and seed what is not live; raises before anything is changed when a server is not ready."""
+    """Install what is missing and seed what is not live; when a server is not ready nothing is changed."""
     definitions = config.require_counters()
     settings = config.postgres
     async with connected(conninfo(settings, "init", admin=True)) as connection, tally_store(config) as tallies:
@@ -117,9 +117,6 @@ async def drop(config: Config, on_event: OnEvent) -> None:
     on_event(InitEvent(EventKind.STEP, f"removed {keys} keys from Redis"))
 
 
-# -- checks -------------------------------------------------------------------------------------------------------------
-
-
 async def _check(config: Config, connection: AsyncConnection[Any], on_event: OnEvent) -> None:
     with translated_errors("checking the server"):
         findings = await check_postgres(connection, config.postgres, config.counters)
@@ -148,9 +145,6 @@ def _as_init_event(event: InstallEvent) -> InitEvent:
 
 def _waiting_for(blockers: Iterable[object]) -> str:
     return "waiting for " + ("; ".join(map(str, blockers)) or "a lock that is gone by now")
-
-
-# -- slot and epoch -----------------------------------------------------------------------------------------------------
 
 
 async def _ensure_slot(config: Config, connection: AsyncConnection[Any], on_event: OnEvent) -> Lsn | None:
@@ -261,9 +255,6 @@ def _record(counter: InstalledCounter, state: CounterState) -> CounterRecord:
     return CounterRecord(
         id=counter.id, name=counter.name, state=state, scoped=counter.scoped, scale=counter.scale, since=time.time()
     )
-
-
-# -- seed ---------------------------------------------------------------------------------------------------------------
 
 
 async def _seed(config: Config, on_event: OnEvent) -> tuple[str, ...]:

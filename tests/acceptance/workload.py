@@ -175,7 +175,8 @@ class Operations:
         if self.random.random() < 0.03:
             return self.random.choice(rare)
         names = [n for n in dir(self) if not n.startswith("_") and n not in {"pick", "random", "prefix"}]
-        return self.random.choice([getattr(self, n) for n in names if getattr(self, n) not in rare])
+        often: list[Callable[[Cursor], None]] = [getattr(self, n) for n in names if getattr(self, n) not in rare]
+        return self.random.choice(often)
 
     def insert_one(self, cur: Cursor) -> None:
         self._insert(cur, "open")
