@@ -14,7 +14,8 @@ SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, p.pub
        r.prrelid IS NOT NULL AS has_outbox,
        r.prqual IS NOT NULL OR r.prattrs IS NOT NULL AS filtered,
        (SELECT count(*) FROM pg_publication_rel AS other
-         WHERE other.prpubid = p.oid AND other.prrelid IS DISTINCT FROM r.prrelid) AS others
+         WHERE other.prpubid = p.oid AND other.prrelid IS DISTINCT FROM r.prrelid)
+       + (SELECT count(*) FROM pg_publication_namespace AS whole WHERE whole.pnpubid = p.oid) AS others
   FROM pg_publication AS p
   LEFT JOIN pg_publication_rel AS r
     ON r.prpubid = p.oid AND r.prrelid = to_regclass(%(outbox)s)

@@ -11,8 +11,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, UnreachableError
 
 _SESSION: Final = {
-    # A key with an emoji must not stop the stream because of a PGCLIENTENCODING in somebody's environment.
-    "client_encoding": "UTF8",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_isolation": "read committed",
@@ -31,6 +29,9 @@ def full_conninfo(conninfo: str, *, purpose: str, connect_timeout: int, settings
         "connect_timeout": str(connect_timeout),
         "application_name": f"cdc-counter {purpose}",
         **given,
+        # A key with an emoji must not stop the stream because of a PGCLIENTENCODING in somebody's environment, which
+        # would go before what stands in `options`.
+        "client_encoding": "UTF8",
         "options": f"{given.get('options', '')} {options}".strip(),
     }
     return make_conninfo("", **own)
