@@ -14,6 +14,7 @@ from cdc_counter.core.pgoutput import Begin, Commit, Ignored, Insert, Message, R
 from cdc_counter.errors import CdcCounterError, ProtocolError, RefusedError
 
 _XID_LOW = 0xFFFFFFFF
+_XID_DIGITS = len(str(2**64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,9 @@ class Assembly:
         if len(row.values) != shape.width:
             raise ProtocolError(f"outbox row has {len(row.values)} columns instead of {shape.width}")
         xid_text, deltas = row.values[shape.xid], row.values[shape.deltas]
-        if xid_text is None or deltas is None or not xid_text.isdigit():
-            raise ProtocolError(f"outbox row in transaction {begin.xid} has xid {xid_text!r}")
+        if xid_text is None or deltas is None or not xid_text.isdigit() or len(xid_text) > _XID_DIGITS:
+            shown = "NULL" if xid_text is None else repr(xid_text[:80])
+            raise ProtocolError(f"outbox row in transaction {begin.xid} has xid {shown} or no deltas")
         xid = int(xid_text)
         if xid & _XID_LOW != begin.xid:
             self.foreign_rows += 1

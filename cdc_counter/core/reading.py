@@ -34,8 +34,8 @@ class Reading:
     """Every bucket of one scope at one watermark.
 
     `values` maps bucket to tally, zero buckets absent, empty while the counter is first seeded. `sequence` is the
-    feed's last entry at that moment: entries up to it are included, later ones are not. `scale` is the number of decimal
-    digits a sum is scaled by (12.34 is kept as 1234 with scale 2), 0 for counts.
+    feed's last entry at that moment: entries up to it are included, later ones are not. `scale` is the number of
+    decimal digits a sum is scaled by (12.34 is kept as 1234 with scale 2), 0 for counts.
     """
 
     counter: str
@@ -69,7 +69,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Entries were missed (the feed was trimmed or lost): every reading is to be taken again. The next is `sequence`."""
+    """Entries were missed (the feed was trimmed or lost): every reading is to be taken again. `sequence` is next."""
 
     sequence: int
 

@@ -1,0 +1,179 @@
+"""Messages in any order: an error that changes nothing, or what the history says."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc_counter.core.assembly import Assembly
+from cdc_counter.core.batch import Batcher
+from cdc_counter.core.frames import XLogData, parse_frame
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.outbox import Deltas
+from cdc_counter.core.pgoutput import Begin, Commit, Insert, Message, Relation, Truncate, parse_message
+from cdc_counter.core.watermark import Watermark
+from cdc_counter.errors import CdcCounterError, ProtocolError, RefusedError
+from tests.data.record_pgoutput import load
+from tests.unit.core.histories import NAMESPACE, OUTBOX, History, Key, histories, stream, total
+
+ELSEWHERE = Relation(99, "public", "other", ("id",))
+NARROW = Relation(OUTBOX.oid, NAMESPACE, "outbox", ("part", "deltas"))
+
+_lsns = st.integers(0, 500).map(Lsn)
+MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Begin, _lsns, st.just(1.0), st.integers(0, 2**32 - 1)),
+    st.builds(Commit, _lsns, _lsns, st.just(1.0)),
+    st.just(Truncate()),
+    st.just(ELSEWHERE),
+    st.just(OUTBOX),
+    st.builds(
+        Insert,
+        st.sampled_from([OUTBOX.oid, ELSEWHERE.oid, 5]),
+        st.lists(
+            st.one_of(st.none(), st.sampled_from([b"0", b"7", b"x", b"[]", b'[[1,"-","x",1]]', b"[", b"9" * 5000]))
+        ).map(tuple),
+    ),
+)
+
+
+def new(start: int = 50, max_keys: int = 3) -> tuple[Assembly, Batcher]:
+    batcher = Batcher(Watermark(Lsn(start)), max_keys)
+    return Assembly(NAMESPACE, "outbox", batcher), batcher
+
+
+def drained(batcher: Batcher) -> Counter[Key]:
+    sums: Counter[Key] = Counter()
+    while (step := batcher.take()) is not None:
+        add(sums, step.deltas)
+    return Counter({key: value for key, value in sums.items() if value})
+
+
+def add(sums: Counter[Key], deltas: Deltas) -> None:
+    for (counter, scope), buckets in deltas.items():
+        for bucket, delta in buckets.items():
+            sums[counter, scope, bucket] += delta
+
+
+@given(st.lists(MESSAGES, max_size=30))
+def test_any_sequence_of_messages_is_taken_or_refused_with_a_typed_error(sequence: list[Message]) -> None:
+    assembly, batcher = new()
+    received = assembly.received
+    for message in sequence:
+        try:
+            assembly.feed(message)
+        except CdcCounterError:
+            break
+        assert assembly.received >= received
+        received = assembly.received
+        assert batcher.ready_keys >= 0
+    drained(batcher)
+
+
+def intruders(open_begin: Begin | None) -> list[Message]:
+    """Return messages that can't stand here."""
+    anywhere: list[Message] = [Truncate(), NARROW, Insert(5, (b"1",)), Insert(ELSEWHERE.oid, (b"1",))]
+    if open_begin is None:
+        return [*anywhere, Commit(Lsn(1), Lsn(2), 1.0), Insert(OUTBOX.oid, (b"0", b"1", b"[]"))]
+    return [
+        *anywhere,
+        Begin(Lsn(10**6), 1.0, 1),
+        Commit(Lsn(open_begin.commit_lsn + 1), Lsn(open_begin.commit_lsn + 2), 1.0),
+        Commit(open_begin.commit_lsn, open_begin.commit_lsn, 1.0),
+        Insert(OUTBOX.oid, (b"0", b"1")),
+        Insert(OUTBOX.oid, (b"0", None, b"[]")),
+        Insert(OUTBOX.oid, (b"0", b"1", None)),
+        Insert(OUTBOX.oid, (b"0", b"-1", b"[]")),
+        Insert(OUTBOX.oid, (b"0", b"9" * 5000, b"[]")),
+    ]
+
+
+@given(histories(), st.lists(st.integers(0, 30), min_size=1))
+def test_a_message_that_can_not_stand_where_it_comes_changes_nothing(history: History, choices: list[int]) -> None:
+    assembly, batcher = new()
+    assembly.feed(ELSEWHERE)
+    begin: Begin | None = None
+    for number, item in enumerate(stream(history, Lsn(50))):
+        candidates = intruders(begin)
+        intruder = candidates[choices[number % len(choices)] % len(candidates)]
+        with pytest.raises((ProtocolError, RefusedError)):
+            assembly.feed(intruder)
+        if isinstance(item, Lsn):
+            assembly.idle(item)
+        else:
+            assembly.feed(item)
+            begin = item if isinstance(item, Begin) else None if isinstance(item, Commit) else begin
+    assert drained(batcher) == total([row for t in history for row in t.own_rows])
+
+
+@pytest.mark.parametrize("version", [18, 15])
+def test_the_recorded_outbox_is_folded(version: int) -> None:
+    """The recording leaves one row of NULLs and one of no JSON, which no capture function writes."""
+    batcher = Batcher(Watermark(Lsn(0)), 1000)
+    assembly = Assembly("rec", "outbox", batcher)
+    refused = 0
+    for text in load(version)["sessions"]["outbox"]:
+        frame = parse_frame(bytes.fromhex(text))
+        if not isinstance(frame, XLogData):
+            assembly.idle(frame.wal_end)
+            continue
+        try:
+            assembly.feed(parse_message(frame.payload))
+        except ProtocolError:
+            refused += 1
+    assert refused == 2
+    sums = drained(batcher)
+    assert sums[7, "größe 🐘", "bucket 0"] == -40
+    assert sums[2, "-", '[null,"EUR"]'] == 12
+    assert (1, "42", "7") not in sums, "one more and one less"
+    assert assembly.foreign_rows == 0
+
+
+@pytest.mark.parametrize("version", [18, 15])
+def test_rows_that_come_under_a_leaf_are_refused(version: int) -> None:
+    assembly = Assembly("rec", "outbox", Batcher(Watermark(Lsn(0)), 1000))
+    refused = 0
+    for text in load(version)["sessions"]["leaves"]:
+        frame = parse_frame(bytes.fromhex(text))
+        if not isinstance(frame, XLogData):
+            continue
+        message = parse_message(frame.payload)
+        if isinstance(message, Insert):
+            with pytest.raises(RefusedError, match=r"sends rows of rec\.outbox_[01], not only of rec\.outbox"):
+                assembly.feed(message)
+            refused += 1
+        else:
+            assembly.feed(message)
+    assert refused == 9
+
+
+def test_columns_are_found_by_name_wherever_they_stand() -> None:
+    assembly, batcher = new()
+    assembly.feed(Relation(7, NAMESPACE, "outbox", ("deltas", "remark", "xid")))
+    assembly.feed(Begin(Lsn(60), 1.0, 9))
+    assembly.feed(Insert(7, (b'[[1,"-","x",5]]', None, b"9")))
+    assembly.feed(Commit(Lsn(60), Lsn(61), 1.0))
+    assert drained(batcher) == {(1, "-", "x"): 5}
+
+
+def test_a_row_that_was_copied_back_is_counted_as_foreign_and_not_twice() -> None:
+    assembly, batcher = new()
+    assembly.feed(OUTBOX)
+    assembly.feed(Begin(Lsn(60), 1.0, 9))
+    assembly.feed(Insert(OUTBOX.oid, (b"0", b"8", b'[[1,"-","x",5]]')))
+    assembly.feed(Insert(OUTBOX.oid, (b"0", str((3 << 32) + 9).encode(), b'[[1,"-","x",2]]')))
+    assembly.feed(Commit(Lsn(60), Lsn(61), 1.0))
+    assert drained(batcher) == {(1, "-", "x"): 2}
+    assert assembly.foreign_rows == 1
+
+
+def test_received_is_an_end_position() -> None:
+    assembly, _ = new()
+    assembly.feed(Begin(Lsn(60), 1.0, 9))
+    assembly.idle(Lsn(59))
+    assert assembly.received == 0
+    assembly.feed(Commit(Lsn(60), Lsn(65), 1.0))
+    assert assembly.received == 65
+    assembly.idle(Lsn(70))
+    assembly.idle(Lsn(66))
+    assert assembly.received == 70
