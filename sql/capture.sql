@@ -20,7 +20,6 @@ COMMENT ON FUNCTION {function}() IS {comment}
 DECLARE
     cdc_entries text[];
     cdc_some text[];
-    cdc_first integer;
 BEGIN
     BEGIN
         SELECT array_agg(entry) INTO cdc_entries FROM (
@@ -32,12 +31,16 @@ BEGIN
 {one_by_one}
     END;
     IF cdc_entries IS NOT NULL THEN
-        FOR cdc_first IN 1..cardinality(cdc_entries) BY {chunk} LOOP
+        IF cardinality(cdc_entries) <= {chunk} THEN
             INSERT INTO {outbox} (xid, deltas) VALUES (
-                pg_current_xact_id(),
-                '[' || array_to_string(cdc_entries[cdc_first:cdc_first + {chunk} - 1], ',') || ']'
+                pg_current_xact_id(), '[' || array_to_string(cdc_entries, ',') || ']'
             );
-        END LOOP;
+        ELSE
+            INSERT INTO {outbox} (xid, deltas)
+            SELECT pg_current_xact_id(), '[' || string_agg(each.entry, ',') || ']'
+              FROM unnest(cdc_entries) WITH ORDINALITY AS each (entry, number)
+             GROUP BY (each.number - 1) / {chunk};
+        END IF;
     END IF;
     RETURN NULL;
 END
@@ -57,7 +60,6 @@ END
 DECLARE
     cdc_entries text[];
     cdc_some text[];
-    cdc_first integer;
     cdc_is_current boolean := current_setting('transaction_isolation') LIKE 'read %';
 BEGIN
     IF pg_relation_size(TG_RELID) = 0 THEN
@@ -65,12 +67,16 @@ BEGIN
     END IF;
 {counters}
     IF cdc_entries IS NOT NULL THEN
-        FOR cdc_first IN 1..cardinality(cdc_entries) BY {chunk} LOOP
+        IF cardinality(cdc_entries) <= {chunk} THEN
             INSERT INTO {outbox} (xid, deltas) VALUES (
-                pg_current_xact_id(),
-                '[' || array_to_string(cdc_entries[cdc_first:cdc_first + {chunk} - 1], ',') || ']'
+                pg_current_xact_id(), '[' || array_to_string(cdc_entries, ',') || ']'
             );
-        END LOOP;
+        ELSE
+            INSERT INTO {outbox} (xid, deltas)
+            SELECT pg_current_xact_id(), '[' || string_agg(each.entry, ',') || ']'
+              FROM unnest(cdc_entries) WITH ORDINALITY AS each (entry, number)
+             GROUP BY (each.number - 1) / {chunk};
+        END IF;
     END IF;
     RETURN NULL;
 END

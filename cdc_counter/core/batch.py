@@ -1,9 +1,9 @@
 """Whole transactions folded into steps, each of which one script call applies.
 
 A step starts where its predecessor ended, so the chain of `after` values is the chain of compare-and-sets. At rest a
-step is one transaction; under load the transactions that wait are folded into one. A transaction with more than
-`max_keys` keys is cut into parts at row boundaries and applied while it still arrives: memory does not grow with it,
-and it is certain to be committed, since PostgreSQL sends nothing else.
+step is one transaction; under load the transactions that wait are folded into one. A transaction that costs more than
+`max_cost` (see Fold.cost) is cut into parts at row boundaries and applied while it still arrives: memory does not grow
+with it, and it is certain to be committed, since PostgreSQL sends nothing else.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ class Step:
     """What one script call does: add `deltas`, move the watermark to `after`.
 
     `transactions` are for the ring of recent ones; `completed` counts those that end in this step, `entries` the
-    outbox entries folded, `keys` what the step frees in the batcher. `commit_time` is the oldest commit's in unix
+    outbox entries folded, `cost` what the step frees in the batcher. `commit_time` is the oldest commit's in unix
     seconds, None for a step that only moves the watermark.
     """
 
@@ -31,7 +31,7 @@ class Step:
     transactions: tuple[AppliedTransaction, ...] = ()
     completed: int = 0
     entries: int = 0
-    keys: int = 0
+    cost: int = 0
     commit_time: float | None = None
 
 
@@ -52,23 +52,23 @@ class _Transaction:
 class Batcher:
     """Turns begin/row/commit and idle positions into steps. `start` is the watermark found in Redis."""
 
-    def __init__(self, start: Watermark, max_keys: int) -> None:
+    def __init__(self, start: Watermark, max_cost: int) -> None:
         self._start = start
         self._resume = start.partial
-        self._max_keys = max_keys
+        self._max_cost = max_cost
         self._closed = start.lsn
         self._idle = start.lsn
         self._steps: deque[Step] = deque()
         self._waiting: list[_Transaction] = []
-        self._waiting_keys = 0
+        self._waiting_cost = 0
         self._open: _Transaction | None = None
         self._skipping = False
-        self._held_keys = 0
+        self._held_cost = 0
 
     @property
-    def ready_keys(self) -> int:
+    def ready_cost(self) -> int:
         """Keys held that `take` would give; those of the open transaction are bounded by themselves."""
-        return self._held_keys - (self._open.fold.keys if self._open else 0)
+        return self._held_cost - (self._open.fold.cost if self._open else 0)
 
     @property
     def oldest_commit_time(self) -> float | None:
@@ -102,14 +102,14 @@ class Batcher:
         current = self._open
         if current is None:
             raise ProtocolError("outbox row outside a transaction")
-        if current.fold.keys >= self._max_keys:
+        if current.fold.cost >= self._max_cost:
             self._close_part(current)
         current.xid = xid
         current.rows += 1
         if current.rows > current.skip_rows:
-            before = current.fold.keys
+            before = current.fold.cost
             current.fold.add_row(text)
-            self._held_keys += current.fold.keys - before
+            self._held_cost += current.fold.cost - before
 
     def commit(self, end_lsn: Lsn) -> None:
         """Close the open transaction at its end LSN."""
@@ -128,11 +128,11 @@ class Batcher:
         self._open = None
         current.end_lsn = end_lsn
         self._resume = None
-        keys = current.fold.keys
-        if current.in_parts or self._waiting_keys + keys > self._max_keys:
+        cost = current.fold.cost
+        if current.in_parts or self._waiting_cost + cost > self._max_cost:
             self._close_waiting()
         self._waiting.append(current)
-        self._waiting_keys += keys
+        self._waiting_cost += cost
         if current.in_parts:
             self._close_waiting()
 
@@ -147,7 +147,7 @@ class Batcher:
             self._close_waiting()
         if self._steps:
             step = self._steps.popleft()
-            self._held_keys -= step.keys
+            self._held_cost -= step.cost
             return step
         if self._idle > self._closed:
             self._closed = self._idle
@@ -162,7 +162,7 @@ class Batcher:
         """Fold every waiting transaction into one step; an idle position noted since moves along with them."""
         if not self._waiting:
             return
-        waiting, self._waiting, self._waiting_keys = self._waiting, [], 0
+        waiting, self._waiting, self._waiting_cost = self._waiting, [], 0
         fold = waiting[0].fold
         if len(waiting) > 1:
             fold = Fold()
@@ -177,7 +177,7 @@ class Batcher:
                 transactions=tuple(_remembered(t) for t in waiting if t.xid is not None),
                 completed=len(waiting),
                 entries=fold.entries,
-                keys=sum(t.fold.keys for t in waiting),
+                cost=sum(t.fold.cost for t in waiting),
                 commit_time=waiting[0].commit_time,
             )
         )
@@ -185,7 +185,7 @@ class Batcher:
     def _close_part(self, current: _Transaction) -> None:
         """Cut the open transaction after the rows folded so far; what waited before it goes first."""
         self._close_waiting()
-        assert current.xid is not None  # noqa: S101  # keys come from rows, and a row sets the identifier
+        assert current.xid is not None  # noqa: S101  # costs come from rows, and a row sets the identifier
         self._closed = max(self._closed, self._idle)
         current.in_parts = True
         fold, current.fold = current.fold, Fold()
@@ -197,7 +197,7 @@ class Batcher:
                 # It counts as applied at the watermark that this part leaves, so that no comparison there overlooks it.
                 transactions=(AppliedTransaction(current.xid, self._closed, None),),
                 entries=fold.entries,
-                keys=fold.keys,
+                cost=fold.cost,
                 commit_time=current.commit_time,
             )
         )

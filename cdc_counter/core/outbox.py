@@ -20,18 +20,29 @@ TallyKey = tuple[int, str]
 Deltas = dict[TallyKey, dict[str, int]]
 """Per tally hash, the signed change of each bucket."""
 
+SCOPE_COST: Final = 3
+"""What one more hash costs a script call, in buckets: measured 8 microseconds beside 2.7 for a bucket."""
+
 _DELTA_FIELDS: Final = 4
 _BROKEN_FIELDS: Final = 3
 
 
 @dataclass(slots=True)
 class Fold:
-    """Deltas added up, and the counters whose capture broke, with the first reason for each."""
+    """Deltas added up, and the counters whose capture broke, with the first reason for each.
+
+    `entries` counts what was added, `keys` the buckets it came to.
+    """
 
     deltas: Deltas = field(default_factory=dict)
     broken: dict[int, str] = field(default_factory=dict)
     entries: int = 0
     keys: int = 0
+
+    @property
+    def cost(self) -> int:
+        """What applying it costs a script call: one a bucket, and SCOPE_COST more a hash."""
+        return self.keys + SCOPE_COST * len(self.deltas)
 
     def add_row(self, text: bytes) -> None:
         """Add one row's entries; raises ProtocolError and then must not be used further."""

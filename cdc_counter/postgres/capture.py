@@ -27,8 +27,8 @@ from cdc_counter.postgres.rendering import (
 )
 from cdc_counter.postgres.settings import function_settings
 
-CHUNK: Final = 10_000
-"""Most entries in one outbox row; about 400 kB of text with short keys."""
+CHUNK: Final = 1_000
+"""Most entries in one outbox row: the unit by which the consumer cuts a huge transaction, about 10 ms of Redis."""
 
 COMMENT_PREFIX: Final = "cdc-counter "
 """Opens the COMMENT of everything that is ours; the hash of its SQL follows."""

@@ -49,7 +49,7 @@ class ConsumerSettings:
 
     slot: str
     outbox: tuple[str, str]
-    max_keys: int
+    max_cost: int
     feedback_seconds: float
     silence_seconds: float
 
@@ -173,7 +173,7 @@ class Consumer:
             notes = await self._tallies.recent()
             self.lineage = Lineage.from_notes(stored.epoch, stored.watermark, _RECENT_DELTAS, notes)
         progress = Progress.starting_at(stored.watermark.lsn)
-        batcher = Batcher(stored.watermark, settings.max_keys)
+        batcher = Batcher(stored.watermark, settings.max_cost)
         applier = Applier(self._tallies, self.lineage, progress, self.records, self._metrics, self._now)
         self.session = Session(
             stream,
@@ -181,7 +181,7 @@ class Consumer:
             Assembly(*settings.outbox, batcher),
             applier,
             progress,
-            max_keys=settings.max_keys,
+            max_cost=settings.max_cost,
             feedback_seconds=settings.feedback_seconds,
             silence_seconds=settings.silence_seconds,
             now=self._now,

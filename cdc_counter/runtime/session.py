@@ -46,7 +46,7 @@ class Session:
         applier: Applier,
         progress: Progress,
         *,
-        max_keys: int,
+        max_cost: int,
         feedback_seconds: float,
         silence_seconds: float,
         now: Callable[[], float],
@@ -56,7 +56,7 @@ class Session:
         self._assembly = assembly
         self.applier = applier
         self.progress = progress
-        self._max_ready = _READY_BATCHES * max_keys
+        self._max_ready = _READY_BATCHES * max_cost
         self._feedback_seconds = feedback_seconds
         self._silence_seconds = silence_seconds
         self._now = now
@@ -122,7 +122,7 @@ class Session:
 
     async def _receive(self) -> None:
         while not self._received_all:
-            if self._batcher.ready_keys > self._max_ready:
+            if self._batcher.ready_cost > self._max_ready:
                 self._room.clear()
                 await self._room.wait()
             payloads = await self._stream.read(_READ_LIMIT)
@@ -156,7 +156,7 @@ class Session:
             # A part's LSN is its predecessor's end; a step that only moves the watermark was received as a keepalive.
             self.progress.receive(step.after.lsn)
             await self.applier.apply(step)
-            if self._batcher.ready_keys <= self._max_ready // 2:
+            if self._batcher.ready_cost <= self._max_ready // 2:
                 self._room.set()
             if time.monotonic() - self._sent_at > _CONFIRM_PAUSE:
                 self._reply.set()
@@ -176,7 +176,7 @@ class Session:
             self._tell(reply_requested=silent > self._feedback_seconds / 2)
 
     def _room_to_read(self) -> bool:
-        return self._batcher.ready_keys <= self._max_ready
+        return self._batcher.ready_cost <= self._max_ready
 
     def _tell(self, *, reply_requested: bool) -> None:
         applied = self.progress.applied

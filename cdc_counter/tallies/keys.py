@@ -50,6 +50,11 @@ class Keys:
         kind = "seeding" if hidden else "tally"
         return f"{self.prefix.translate(_GLOB)}:{kind}:{counter}:*"
 
-    def everything(self) -> str:
-        """Return the SCAN pattern of all keys of this prefix."""
-        return f"{self.prefix.translate(_GLOB)}:*"
+    def single(self) -> tuple[str, ...]:
+        """Return the keys of which there is one each."""
+        return (self.meta, self.counters, self.feed, self.recent, self.status)
+
+    def every_tally(self) -> tuple[str, str]:
+        """Return the SCAN patterns of all tallies, hidden ones too; nothing of a prefix that starts like ours."""
+        start = self.prefix.translate(_GLOB)
+        return f"{start}:tally:*", f"{start}:seeding:*"

@@ -26,7 +26,8 @@ _BLOCK_MS: Final = 1000
 _RETRY: Final = 0.2
 """Seconds between attempts while Redis is away."""
 
-_ENTRIES: Final = 1000
+_ENTRIES: Final = 100
+"""Stream entries per read; one may hold some thousand values."""
 
 
 class TallyReader:
@@ -122,10 +123,11 @@ class TallyReader:
             entries: list[FeedEntry] = []
             for identifier, fields in raw:
                 number = int(identifier.partition(b"-")[0])
-                if number != last + 1:
-                    entries.append(Gap(number - 1))
+                read, first = _entries(number, fields)
+                if first != last + 1:
+                    entries.append(Gap(first - 1))
                 last = number
-                entries.append(_entry(number, fields))
+                entries += read
             yield entries
 
     async def _read_feed(self, last: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
@@ -144,12 +146,19 @@ class TallyReader:
 
     async def _has_next(self, last: int) -> bool:
         with translated_errors("reading the feed"):
-            return bool(await command(self._client, "XRANGE", self._keys.feed, f"{last + 1}-0", f"{last + 1}-0"))
+            return bool(await command(self._client, "XRANGE", self._keys.feed, f"{last + 1}-0", "+", "COUNT", 1))
 
 
-def _entry(number: int, fields: dict[bytes, bytes]) -> FeedEntry:
-    if b"change" in fields:
-        counter, scope, version, flat = orjson.loads(fields[b"change"])
+def _entries(number: int, fields: dict[bytes, bytes]) -> tuple[list[FeedEntry], int]:
+    """Return what one stream entry tells, and the number of its first value; `number` is that of its last."""
+    if b"changes" not in fields:
+        return [Reset(number, fields.get(b"reset", b"").decode() or None)], number
+    version, groups = orjson.loads(fields[b"changes"])
+    lsn = Lsn.from_version(version)
+    entries: list[FeedEntry] = []
+    first = last = number - sum(len(flat) // 2 for _, _, flat in groups)
+    for counter, scope, flat in groups:
         values = {bucket: int(value) for bucket, value in zip(flat[::2], flat[1::2], strict=True)}
-        return Change(number, counter, scope, values, Lsn.from_version(version))
-    return Reset(number, fields.get(b"reset", b"").decode() or None)
+        last += len(values)
+        entries.append(Change(last, counter, scope, values, lsn))
+    return entries, first + 1

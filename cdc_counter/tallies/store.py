@@ -38,7 +38,7 @@ class _Scripts:
 
 
 class TallyStore:
-    """Writes one prefix. `feed_length` is how many feed entries are kept, about."""
+    """Writes one prefix. `feed_length` is how many changed values the feed keeps, about."""
 
     def __init__(self, client: Redis, prefix: str, feed_length: int) -> None:
         self._client = client
@@ -98,16 +98,15 @@ class TallyStore:
         arguments: list[str | bytes] = [epoch, str(len(moves))]
         for move in moves:
             arguments += (move.field, move.expected, move.new)
-        arguments += (self._feed_length, version, note, str(surplus_notes))
+        packed = []
         for group in groups:
-            if group.hidden:
-                keys.append(self._keys.hidden(group.counter, group.scope))
-                arguments += ("", "", str(len(group.deltas)))
-            else:
-                keys.append(self._keys.tally(group.counter, group.scope))
-                arguments += (group.counter, group.scope, str(len(group.deltas)))
+            flat: list[str] = []
             for bucket, delta in group.deltas.items():
-                arguments += (bucket, str(delta))
+                flat += (bucket, str(delta))
+            name = self._keys.hidden if group.hidden else self._keys.tally
+            keys.append(name(group.counter, group.scope))
+            packed.append(("" if group.hidden else group.counter, group.scope, flat))
+        arguments += (self._feed_length, version, note, str(surplus_notes), orjson.dumps(packed))
         with translated_errors("applying deltas"):
             reply = await self._scripts.apply.call(self._client, keys, arguments)
         match reply:
@@ -207,7 +206,11 @@ class TallyStore:
 
     async def delete_everything(self) -> int:
         """Delete every key of this prefix; returns how many there were."""
-        return await self._delete(self._keys.everything())
+        # The watermark goes first: whatever is left after a crash is no reader's number.
+        deleted = await self._unlink([key.encode() for key in self._keys.single()])
+        for pattern in self._keys.every_tally():
+            deleted += await self._delete(pattern)
+        return deleted
 
     async def _write_counter(self, epoch: str, name: str, record: bytes) -> Outcome:
         keys = [self._keys.meta, self._keys.counters, self._keys.feed]

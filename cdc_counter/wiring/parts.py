@@ -117,7 +117,7 @@ async def consuming_parts(config: Config, tallies: TallyStore, metrics: Metrics)
         ConsumerSettings(
             slot=settings.slot,
             outbox=(settings.schema_name, "outbox"),
-            max_keys=stream.max_batch_keys,
+            max_cost=stream.max_batch_keys,
             feedback_seconds=min(_LONGEST_FEEDBACK, settings.wal_sender_timeout_seconds / 3),
             silence_seconds=2.0 * settings.wal_sender_timeout_seconds,
         ),

@@ -4,10 +4,12 @@
 -- KEYS[4+] tally hashes, one per group below, in order
 -- ARGV[1]  the epoch these deltas belong to
 -- ARGV[2]  number of compare-and-set triples; then for each: meta field, expected value, new value
--- then     feed length to keep; version of the change, or '' for the watermark after this call;
---          an element to append to KEYS[3], or ''; how many of its oldest elements to remove
--- then, for each tally hash: 'counter' and 'scope' for the feed ('' and '' writes none), number of buckets,
---          then bucket, delta for each. Integers are decimal text: Lua's numbers are doubles.
+-- then     how many values the feed keeps; version of the change, or '' for the watermark as stored;
+--          an element to append to KEYS[3], or ''; how many of its oldest elements to remove;
+--          the groups as JSON: [[counter, scope, [bucket, delta, bucket, delta, ...]], ...], in the order of KEYS.
+--          An empty counter keeps a group out of the feed. Deltas are decimal text: Lua's numbers are doubles.
+--
+-- One feed entry holds all groups: its id is the number of changed values so far, so that a gap shows as a jump.
 --
 -- Replies  {'applied'}                              done
 --          {'conflict', stored value of each field}  one of them is not as expected: nothing was done
@@ -108,37 +110,41 @@ end
 local CHUNK = 2000
 
 -- First pass: read, add and check; nothing is written yet.
-local writes = {}
-for k = 4, #KEYS do
-  local key = KEYS[k]
-  local counter, scope, buckets = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'hash' and kind ~= 'none' then return {'unfit', key, '', 'it is a ' .. kind .. ', not a hash'} end
+local groups = cjson.decode(ARGV[at])
+local writes, changed, total = {}, {}, 0
+for k = 1, #groups do
+  local key, counter, scope, flat = KEYS[3 + k], groups[k][1], groups[k][2], groups[k][3]
   local sets, gone, changes = {}, {}, {}
-  for first = 0, buckets - 1, CHUNK do
+  for first = 1, #flat, 2 * CHUNK do
     local names = {}
-    local count = math.min(CHUNK, buckets - first)
-    for i = 1, count do names[i] = ARGV[at + 1 + 2 * (first + i)] end
-    local stored = redis.call('HMGET', key, unpack(names))
-    for i = 1, count do
-      local value, delta = stored[i] or '0', ARGV[at + 2 + 2 * (first + i)]
-      if not string.match(value, '^-?%d+$') then return {'unfit', key, names[i], 'it holds no integer'} end
+    for i = first, math.min(#flat, first + 2 * CHUNK - 1), 2 do names[#names + 1] = flat[i] end
+    local stored = redis.pcall('HMGET', key, unpack(names))
+    if stored.err then
+      if string.find(stored.err, 'WRONGTYPE') then return {'unfit', key, '', 'it is not a hash'} end
+      return stored
+    end
+    for i = 1, #names do
+      local name, value, delta = names[i], stored[i] or '0', flat[first + 2 * i - 1]
+      if not string.match(value, '^-?%d+$') then return {'unfit', key, name, 'it holds no integer'} end
       -- A sign and 20 digits: what is longer leaves the range whatever it is added to.
       local sum = #value <= 21 and #delta <= 21 and add(value, delta) or nil
-      if not sum then return {'unfit', key, names[i], 'it would leave the 64-bit range'} end
+      if not sum then return {'unfit', key, name, 'it would leave the 64-bit range'} end
       if sum == '0' or sum == '-0' then
         sum = '0'
-        gone[#gone + 1] = names[i]
+        gone[#gone + 1] = name
       else
-        sets[#sets + 1] = names[i]
+        sets[#sets + 1] = name
         sets[#sets + 1] = sum
       end
-      changes[#changes + 1] = names[i]
+      changes[#changes + 1] = name
       changes[#changes + 1] = sum
     end
   end
-  writes[#writes + 1] = {key, counter, scope, sets, gone, changes}
-  at = at + 3 + 2 * buckets
+  writes[k] = {key, sets, gone}
+  if counter ~= '' then
+    changed[#changed + 1] = {counter, scope, changes}
+    total = total + #changes / 2
+  end
 end
 
 -- Second pass: write. The feed is a convenience: one of another type or with higher numbers is replaced, which readers
@@ -151,21 +157,20 @@ local function append(...)
   end
 end
 
-if version == '' then version = watermark end
 for _, write in ipairs(writes) do
-  local key, counter, scope, sets, gone, changes = unpack(write)
+  local key, sets, gone = write[1], write[2], write[3]
   for first = 1, #sets, 2 * CHUNK do
     redis.call('HSET', key, unpack(sets, first, math.min(#sets, first + 2 * CHUNK - 1)))
   end
   for first = 1, #gone, CHUNK do
     redis.call('HDEL', key, unpack(gone, first, math.min(#gone, first + CHUNK - 1)))
   end
-  if counter ~= '' and #changes > 0 then
-    sequence = sequence + 1
-    local entry = cjson.encode({counter, scope, version, changes})
-    local id = string.format('%.0f-0', sequence)
-    append('MAXLEN', '~', feed_length, id, 'change', entry)
-  end
+end
+if total > 0 then
+  sequence = sequence + total
+  if version == '' then version = watermark end
+  local oldest = string.format('%.0f', math.max(0, sequence - tonumber(feed_length)))
+  append('MINID', '~', oldest, string.format('%.0f-0', sequence), 'changes', cjson.encode({version, changed}))
 end
 if element ~= '' then
   local kind = redis.call('TYPE', recent).ok

@@ -189,7 +189,7 @@ def test_firing_leaves_one_packed_row_with_its_top_level_xid(connection: Connect
     with connection.transaction():
         connection.execute("SAVEPOINT a")
         connection.execute(
-            "INSERT INTO conversations (account_id, channel_id) SELECT 1 + i % 5, i FROM generate_series(1, 1000) AS i"
+            "INSERT INTO conversations (account_id, channel_id) SELECT 1 + i % 5, i FROM generate_series(1, 100) AS i"
         )
         row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
     assert row is not None
@@ -202,8 +202,8 @@ def test_firing_with_many_keys_is_cut_into_bounded_rows(connection: Connection) 
         "INSERT INTO conversations (account_id, channel_id) SELECT 1, i FROM generate_series(1, 25000) AS i"
     )
     sizes = connection.execute("SELECT json_array_length(deltas::json) FROM cdc_counter.outbox").fetchall()
-    assert max(size for (size,) in sizes) == 10_000
-    assert len(sizes) == 3
+    assert max(size for (size,) in sizes) == 1_000
+    assert len(sizes) >= 25
     assert_exact(connection)
 
 

@@ -80,8 +80,8 @@ async def test_keys_of_any_characters_are_kept_as_they_are(client: Redis, store:
 
 
 BROKEN: dict[str, tuple[list[str | bytes], str, str]] = {
-    "wrong type": (["SET", KEYS.tally(COUNTER, "bad"), "x"], "", "it is a string, not a hash"),
-    "a list": (["RPUSH", KEYS.tally(COUNTER, "bad"), "x"], "", "it is a list, not a hash"),
+    "wrong type": (["SET", KEYS.tally(COUNTER, "bad"), "x"], "", "it is not a hash"),
+    "a list": (["RPUSH", KEYS.tally(COUNTER, "bad"), "x"], "", "it is not a hash"),
     "no integer": (["HSET", KEYS.tally(COUNTER, "bad"), "7", "1.5"], "7", "it holds no integer"),
     "no number": (["HSET", KEYS.tally(COUNTER, "bad"), "7", b"\xff"], "7", "it holds no integer"),
     "empty": (["HSET", KEYS.tally(COUNTER, "bad"), "7", ""], "7", "it holds no integer"),

@@ -66,7 +66,7 @@ def test_any_sequence_of_messages_is_taken_or_refused_with_a_typed_error(sequenc
             break
         assert assembly.received >= received
         received = assembly.received
-        assert batcher.ready_keys >= 0
+        assert batcher.ready_cost >= 0
     drained(batcher)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cdc_counter.core.assembly import Assembly
 from cdc_counter.core.batch import Batcher, Step
 from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.outbox import SCOPE_COST
 from cdc_counter.core.watermark import Partial, Watermark
 from cdc_counter.errors import ProtocolError, ReseedNeededError
 from tests.unit.core.histories import NAMESPACE, History, Key, histories, rows_up_to, stream, total
@@ -98,7 +99,7 @@ def test_all_steps_together_hold_every_delta_once(history: History, max_keys: in
     assert run.model.entries == sum(len(entry) == 4 for row in own for entry in row.entries)
     assert run.model.broken == {entry[0] for row in own for entry in row.entries if len(entry) == 3}
     assert run.assembly.foreign_rows == sum(row.foreign for t in history for row in t.rows)
-    assert run.batcher.ready_keys == run.batcher._held_keys == 0
+    assert run.batcher.ready_cost == run.batcher._held_cost == 0
     assert run.batcher.oldest_commit_time is None
 
 
@@ -135,11 +136,11 @@ def test_a_step_holds_at_most_its_limit_and_one_row_more(history: History, max_k
             assembly.idle(item)
         else:
             assembly.feed(item)
-        assert batcher.ready_keys >= 0
+        assert batcher.ready_cost >= 0
     while (step := batcher.take()) is not None:
         assert sum(map(len, step.deltas.values())) <= max_keys + widest
-        assert step.keys <= max_keys + widest
-    assert batcher.ready_keys == 0
+        assert step.cost <= max_keys + widest * (1 + SCOPE_COST)
+    assert batcher.ready_cost == 0
 
 
 def filled(batcher: Batcher, *transactions: tuple[int, int, int, list[bytes]]) -> Batcher:
@@ -177,7 +178,7 @@ def test_a_transaction_at_rest_is_a_step_by_itself() -> None:
 
 
 def test_a_large_transaction_is_applied_while_it_still_arrives() -> None:
-    batcher = Batcher(START, 2)
+    batcher = Batcher(START, 2 + SCOPE_COST)
     batcher.begin(Lsn(60), 1.0, 7)
     for number in range(4):
         batcher.row(7, f'[[1,"-","{number}",1]]'.encode())
