@@ -49,7 +49,11 @@ SELECT pg_current_snapshot()::text AS snapshot,
 SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = %(slot)s;
 
 -- name: counted_table
-SELECT n.nspname, c.relname
+SELECT n.nspname, c.relname,
+       (SELECT coalesce(sum(greatest(leaf.reltuples, 0)), 0)::bigint
+          FROM pg_class AS leaf
+         WHERE leaf.relkind = 'r'
+           AND (leaf.oid = c.oid OR leaf.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))) AS estimated_rows
   FROM {counters} AS counted
   JOIN pg_class AS c ON c.oid = counted.relation
   JOIN pg_namespace AS n ON n.oid = c.relnamespace

@@ -7,7 +7,7 @@ from typing import Self
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from cdc_counter.core.events import EventKind, InitEvent, InitReport
 
@@ -32,7 +32,6 @@ class InitDisplay:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
@@ -75,7 +74,9 @@ class InitDisplay:
         task = self._tasks.get(event.title)
         if task is None:
             task = self._tasks[event.title] = self._progress.add_task(escape(event.title), total=event.total)
-        self._progress.update(task, completed=event.done or 0, total=event.total)
+        phase = f": {event.detail}" if event.detail else ""
+        text = escape(f"{event.title}{phase}{_amount(event)}")
+        self._progress.update(task, description=text, completed=event.done or 0, total=event.total)
 
     def _finish(self, title: str) -> None:
         task = self._tasks.pop(title, None)

@@ -23,7 +23,8 @@ class Blocker:
     def __str__(self) -> str:
         if self.pid is None:
             return f"prepared transaction {self.query!r} of {self.user}, {self.age:.0f} s old"
-        who = f"{self.user} ({self.application})" if self.application else self.user
+        user = self.user or "the server itself"
+        who = f"{user} ({self.application})" if self.application else user
         return f"pid {self.pid} of {who}, {self.state}, transaction {self.age:.1f} s old: {self.query}"
 
 

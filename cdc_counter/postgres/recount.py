@@ -28,12 +28,13 @@ TruthRow = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Recount:
-    """An open snapshot. Every commit that it sees ends at or before `lsn`."""
+    """An open snapshot. Every commit that it sees ends at or before `lsn`. The planner's estimate is for people."""
 
     connection: AsyncConnection[Any]
     schema: str
     snapshot: Snapshot
     lsn: Lsn
+    estimated_rows: int
 
     async def truth(self, counter: str, chunk: int) -> AsyncIterator[list[TruthRow]]:
         """Yield a counter's non-zero values in lists of up to `chunk`, counted by the database."""
@@ -45,7 +46,7 @@ class Recount:
             async with self.connection.cursor() as cursor, cursor.copy(query) as copy:
                 copy.set_types(["text", "text", "text"])
                 async for scope, bucket, value in copy.rows():
-                    rows.append((scope, bucket, int(value)))
+                    rows.append((scope, bucket, _integer(value, counter)))
                     if len(rows) == chunk:
                         yield rows
                         rows = []
@@ -78,8 +79,19 @@ class Recounter:
         table = await cursor.fetchone()
         if table is None:
             raise CdcCounterError(f"counter {counter!r} is not installed, or its table is gone")
+        schema, name, estimated_rows = table
         await connection.execute(sql.SQL(blocks["begin_recount"]))
-        await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(*table)))
+        await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(schema, name)))
         cursor = await connection.execute(sql.SQL(blocks["snapshot"]))
         snapshot, lsn = await cursor.fetchone() or ("", "")
-        return Recount(connection, self.schema, Snapshot.parse(snapshot), Lsn.parse(lsn))
+        return Recount(connection, self.schema, Snapshot.parse(snapshot), Lsn.parse(lsn), estimated_rows)
+
+
+def _integer(value: str, counter: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        # A NaN among the summed values: there is no number to show until it is gone.
+        raise CdcCounterError(
+            f"the truth of {counter} is {value!r}, which is no integer", hint="correct the rows whose value is NaN"
+        ) from error

@@ -79,6 +79,10 @@ class Recount(Protocol):
     def lsn(self) -> Lsn:
         """A position after everything it sees."""
 
+    @property
+    def estimated_rows(self) -> int:
+        """About how many rows there are to count."""
+
     def truth(self, counter: str, chunk: int) -> AsyncIterator[list[tuple[str, str, int]]]:
         """Yield (scope, bucket, value) in lists."""
 

@@ -57,7 +57,7 @@ class Healer:
                 self._pauses.pop(record.name, None)
                 self.failure = None
             except CdcCounterError as error:
-                self._failed(record, error)
+                await self._failed(record, error)
 
     def _is_due(self, name: str) -> bool:
         return time.monotonic() >= self._not_before.get(name, 0.0)
@@ -72,7 +72,7 @@ class Healer:
             await session.applier.change(rebuilding)
         return rebuilding
 
-    def _failed(self, record: CounterRecord, error: CdcCounterError) -> None:
+    async def _failed(self, record: CounterRecord, error: CdcCounterError) -> None:
         if error.retry:
             backoff = self._pauses.setdefault(record.name, Backoff(0.2, 5.0))
             _log.info("seeding %s: %s", record.name, error)
@@ -80,4 +80,15 @@ class Healer:
             backoff = self._pauses.setdefault(record.name, Backoff(5.0, 300.0))
             self.failure = error
             _log.error("seeding %s failed: %s", record.name, error)
+            await self._show(record, error)
         self._not_before[record.name] = time.monotonic() + backoff.next_delay()
+
+    async def _show(self, record: CounterRecord, error: CdcCounterError) -> None:
+        """Let readers see why there is no number; a counter that never had one goes on being seeded."""
+        session, current = self._consumer.session, self._consumer.records.get(record.name)
+        if session is None or current is None or current.state is CounterState.SEEDING:
+            return
+        try:
+            await session.applier.change(current.moved_to(CounterState.STALE, self._now(), str(error)))
+        except CdcCounterError as failure:
+            _log.info("marking %s as stale: %s", record.name, failure)

@@ -71,12 +71,12 @@ class Seeder:
                     recount.lsn, lambda: self._activate(record, recount, journal, lineage)
                 )
                 held.close()
-                on_progress(name, "counting rows", 0)
+                on_progress(name, f"counting about {recount.estimated_rows:,} rows", 0)
                 keys = 0
                 async for rows in recount.truth(name, _CHUNK):
                     await journal.add(lineage.epoch.identity, _grouped(name, rows))
                     keys += len(rows)
-                    on_progress(name, "counting rows", keys)
+                    on_progress(name, "adding keys", keys)
                     _still_counts(record, lineage)
         await self._consumer.between_steps(ZERO, lambda: self._publish(record, lineage, on_progress))
         _log.info("counter %s is live: %d keys", name, keys)
