@@ -78,18 +78,20 @@ class ReplicationStream:
             raise self._failure(result)
 
     async def read(self, limit: int) -> list[bytes]:
-        """Wait for CopyData and return up to `limit` payloads, at least one.
+        """Wait for CopyData and return at least one payload, no more once they have `limit` bytes.
 
         Raises UnreachableError when the connection ends, ReseedNeededError when the server dropped rows.
         """
         payloads: list[bytes] = []
+        size = 0
         get = self._pgconn.get_copy_data
         with translated_errors("streaming"):
             while True:
-                while len(payloads) < limit:
+                while size < limit:
                     count, data = get(1)
                     if count > 0:
                         payloads.append(bytes(data))
+                        size += count
                     elif count == 0:
                         break
                     else:

@@ -23,7 +23,7 @@ class Stream(Protocol):
         """Start streaming at an end position."""
 
     async def read(self, limit: int) -> list[bytes]:
-        """Wait for CopyData payloads; return at least one."""
+        """Wait for CopyData payloads; return at least one, no more once they have `limit` bytes."""
 
     def send(self, update: StandbyStatusUpdate, now: float) -> None:
         """Tell the server how far we are."""

@@ -22,8 +22,8 @@ from cdc_counter.runtime.edges import Stream
 
 _log = logging.getLogger(__name__)
 
-_READ_LIMIT: Final = 256
-"""Payloads taken before other tasks get their turn: below a millisecond of decoding."""
+_READ_LIMIT: Final = 65_536
+"""Bytes taken before other tasks get their turn: a few milliseconds of decoding, whatever the size of rows."""
 
 _READY_BATCHES: Final = 4
 """Reading pauses when this many batches' keys wait: two being folded, one in flight, one to spare."""

@@ -26,7 +26,7 @@ _BLOCK_MS: Final = 1000
 _RETRY: Final = 0.2
 """Seconds between attempts while Redis is away."""
 
-_ENTRIES: Final = 100
+_ENTRIES: Final = 16
 """Stream entries per read; one may hold some thousand values."""
 
 
