@@ -191,7 +191,9 @@ class Consumer:
         _log.info("streaming slot %s from %s", settings.slot, stored.watermark.lsn)
         self._in_session.set()
         try:
-            await self.session.run(stop)
+            # In a task of its own: where a task of its group fails, Python 3.11 leaves the surrounding task marked as
+            # to be cancelled, and the next session would never begin.
+            await asyncio.create_task(self.session.run(stop), name="session")
         finally:
             self._in_session.clear()
             self._metrics.streaming.set(0)
