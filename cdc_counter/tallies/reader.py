@@ -39,9 +39,12 @@ class TallyReader:
         self._keys = Keys(prefix)
 
     async def counter(self, name: str) -> CounterInfo | None:
-        """Return what is known of a counter; None for an unknown one."""
+        """Return what is known of a counter; None for an unknown one. Raises UnreachableError without tallies."""
         with translated_errors("reading a counter"):
             raw: bytes | None = await command(self._client, "HGET", self._keys.counters, name)
+            # A Redis that was flushed knows no counter: that says nothing about which there are.
+            if raw is None and not await command(self._client, "HEXISTS", self._keys.meta, "epoch"):
+                raise self._no_tallies()
         return None if raw is None else CounterRecord.from_json(orjson.loads(raw)).info
 
     async def counters(self) -> list[CounterRecord]:
@@ -60,10 +63,7 @@ class TallyReader:
                 (epoch, watermark, sequence), raw, values = await pipe.execute()
                 honour_cancellation()
         if epoch is None or watermark is None:
-            raise UnreachableError(
-                f"redis has no tallies under prefix {self._keys.prefix!r}",
-                hint="check redis.url and redis.prefix, or run 'cdc-counter init'",
-            )
+            raise self._no_tallies()
         if raw is None:
             raise UnreachableError(f"counter {counter!r} was removed", hint="check the counter's name")
         record = CounterRecord.from_json(orjson.loads(raw))
@@ -78,6 +78,12 @@ class TallyReader:
             state=record.state,
             sequence=int(sequence or 0),
             scale=record.scale,
+        )
+
+    def _no_tallies(self) -> UnreachableError:
+        return UnreachableError(
+            f"redis has no tallies under prefix {self._keys.prefix!r}",
+            hint="check redis.url and redis.prefix, or run 'cdc-counter init'",
         )
 
     def _values(self, counter: str, scope: str, raw: dict[bytes, bytes]) -> dict[str, int]:
