@@ -14,7 +14,8 @@ from cdc_counter.errors import ExitCode
         "cdc-counter init",
         "cdc-counter init --print-sql > migration.sql",
         "cdc-counter init --reseed        after exit code 6: Redis or the slot was lost",
-        exit_codes="0 installed, 2 a counter can't be declared so, 3 a server is not ready, 4 unreachable or busy.",
+        exit_codes="0 installed, 2 a counter can't be declared so, 3 a server is not ready, 4 unreachable or busy, "
+        "5 the tallies belong to another database.",
     ),
 )
 @click.option("--reseed", is_flag=True, help="Rebuild every tally from the tables: a new epoch.")

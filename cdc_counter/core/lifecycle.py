@@ -111,7 +111,7 @@ def decide(stored: Stored | None, server: ServerFacts, slot_name: str) -> Decisi
     if stored is None:
         return _nothing_stored(server, slot_name)
     return (
-        _same_database(stored, server)
+        belongs_elsewhere(stored, server)
         or _same_history(stored, server)
         or _readable_slot(stored, server, slot_name)
         or _whole_publication(server)
@@ -142,7 +142,8 @@ def _nothing_stored(server: ServerFacts, slot_name: str) -> Decision:
     )
 
 
-def _same_database(stored: Stored, server: ServerFacts) -> Decision | None:
+def belongs_elsewhere(stored: Stored, server: ServerFacts) -> Decision | None:
+    """Return why these tallies are not of this database; None when they are."""
     epoch = stored.epoch
     if epoch.system_identifier != server.system_identifier:
         return Decision(

@@ -18,7 +18,7 @@ from cdc_counter.config import Config
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.events import EventKind, InitEvent, InitReport
 from cdc_counter.core.finding import Finding, Severity
-from cdc_counter.core.lifecycle import Epoch, Stored
+from cdc_counter.core.lifecycle import Epoch, ServerFacts, Stored, belongs_elsewhere
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.reading import CounterState
 from cdc_counter.core.watermark import Watermark
@@ -57,11 +57,13 @@ async def init(config: Config, on_event: OnEvent, *, reseed: bool = False) -> In
     settings = config.postgres
     async with connected(conninfo(settings, "init", admin=True)) as connection, tally_store(config) as tallies:
         await _check(config, connection, on_event)
+        stored = await tallies.load()
+        if stored is not None and not reseed:
+            await _require_same_database(config, stored)
         with translated_errors("planning"):
             plan = await plan_objects(connection, settings.schema_name, settings.publication, definitions)
         await execute(plan, admin_connect(config), lambda event: on_event(_as_init_event(event)))
         changed = len(plan.steps)
-        stored = await tallies.load()
         if reseed:
             await _drop_slot(connection, settings.slot, on_event)
         start = await _ensure_slot(config, connection, on_event)
@@ -133,6 +135,20 @@ async def _check(config: Config, connection: AsyncConnection[Any], on_event: OnE
     on_event(InitEvent(EventKind.CHECK, "PostgreSQL and Redis are ready"))
 
 
+async def _require_same_database(config: Config, stored: Stored) -> None:
+    """Keep two databases under one prefix apart: the counters of one would be taken for surplus by the other."""
+    if (decision := belongs_elsewhere(stored, await _facts(config))) is not None:
+        raise decision.error()
+
+
+async def _facts(config: Config) -> ServerFacts:
+    stream = await open_stream(config)
+    try:
+        return await stream.facts(None)
+    finally:
+        await stream.close()
+
+
 def _as_text(finding: Finding) -> str:
     return f"{finding.title}\n  -> {finding.remedy}"
 
@@ -202,11 +218,7 @@ async def _begin_epoch(
     start: Lsn | None,
     counters: Sequence[InstalledCounter],
 ) -> None:
-    stream = await open_stream(config)
-    try:
-        facts = await stream.facts(None)
-    finally:
-        await stream.close()
+    facts = await _facts(config)
     slot = facts.slot
     watermark = start if start is not None else slot.confirmed_flush if slot else None
     if watermark is None:
