@@ -183,13 +183,20 @@ class Deployment:
             daemon.kill()
 
     def write_config(
-        self, name: str, *, dsn: str = "", redis_url: str = "", port: int = 0, extra: str = "", counters: str = COUNTERS
+        self,
+        name: str,
+        *,
+        dsn: str = "",
+        redis_url: str = "",
+        slot: str = "cdc_counter",
+        extra: str = "",
+        counters: str = COUNTERS,
     ) -> Path:
         """Write a configuration under this name."""
         path = self.folder / f"{name}.toml"
         path.write_text(
-            f'[postgres]\ndsn = "{dsn or self.dsn}"\n[redis]\nurl = "{redis_url or self.redis_url}"\n'
-            f"[gateway]\nport = {port or free_port()}\n{extra}\n{counters}",
+            f'[postgres]\ndsn = "{dsn or self.dsn}"\nslot = "{slot}"\n[redis]\nurl = "{redis_url or self.redis_url}"\n'
+            f"[gateway]\nport = {free_port()}\n{extra}\n{counters}",
             encoding="utf-8",
         )
         return path

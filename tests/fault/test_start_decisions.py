@@ -9,7 +9,7 @@ import psycopg
 import redis
 
 from cdc_counter.embedded import PostgresServer, RedisServer
-from tests.fault.deployment import Deployment, Traffic, fetch, wait_for_end
+from tests.fault.deployment import COUNTERS, HONEST, SCHEMA, Deployment, Traffic, fetch, wait_for_end
 from tests.rig.daemon import Daemon, command
 from tests.rig.databases import fresh_database
 from tests.rig.eventually import eventually_sync
@@ -138,20 +138,24 @@ def test_a_slot_that_is_moved_between_the_question_and_the_start_is_a_gap(deploy
     assert "the tallies only at" in daemon.log_text()
 
 
-def test_another_database_under_the_same_prefix_is_refused(
+def test_another_database_under_the_same_prefix_is_refused_and_changes_nothing(
     deployment18: Deployment, postgres18: PostgresServer
 ) -> None:
     deployment = deployment18
     deployment.init()
+    counters = [deployment.record(name) for name in HONEST]
     with fresh_database(postgres18) as other_dsn:
         with psycopg.connect(other_dsn, autocommit=True) as connection:
-            connection.execute("CREATE TABLE conversations (id int, account_id int, channel_id int, status text)")
-        config = deployment.write_config("other", dsn=other_dsn)
+            connection.execute(SCHEMA)
+        # Fewer counters: what is not declared there must not be removed here.
+        few = COUNTERS[: COUNTERS.index("[[counter]]", 20)]
+        config = deployment.write_config("other", dsn=other_dsn, slot="other", counters=few)
         ends_with(deployment.daemon("elsewhere", config), REFUSED, "prefix")
         tried = command("init", config=config)
-        assert tried.returncode != 0
-    with deployment.daemon().start().wait_ready():
-        deployment.assert_exact()
+        assert (tried.returncode, "prefix" in tried.stderr) == (REFUSED, True), tried.stdout + tried.stderr
+    assert [deployment.record(name) for name in HONEST] == counters
+    deployment.daemon().start().wait_ready()
+    deployment.assert_exact()
 
 
 def test_redis_that_comes_back_older_is_a_gap(database18: str, tmp_path: Path) -> None:
