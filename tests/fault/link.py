@@ -1,0 +1,53 @@
+"""The fault proxy on an event loop of its own, for tests that wait without one."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from tests.rig.proxy import FaultProxy
+
+
+class Link:
+    """A proxy that runs in another thread. Each method has taken effect when it returns."""
+
+    def __init__(self, proxy: FaultProxy, loop: asyncio.AbstractEventLoop) -> None:
+        self._proxy = proxy
+        self._loop = loop
+        self.port = proxy.port
+
+    def cut_after(self, count: int, direction: Literal["to", "from"]) -> None:
+        """Let exactly `count` more bytes of this direction through, then end it."""
+        self._in_loop(lambda: self._proxy.cut_after(count, direction))
+
+    def hold(self) -> None:
+        """Keep every byte back; connections stay open."""
+        self._in_loop(self._proxy.hold)
+
+    def pass_on(self) -> None:
+        """Undo every fault."""
+        self._in_loop(self._proxy.pass_on)
+
+    def _in_loop(self, act: Callable[[], None]) -> None:
+        async def call() -> None:
+            act()
+
+        asyncio.run_coroutine_threadsafe(call(), self._loop).result(10)
+
+
+@contextmanager
+def fault_link(upstream_port: int) -> Iterator[Link]:
+    """Open a link to a server on loopback."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    proxy = FaultProxy(upstream_port)
+    try:
+        asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(10)
+        yield Link(proxy, loop)
+        asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,131 @@
+"""One consumer after the other, and one against the other, while everything around them dies: exact every time."""
+
+from cdc_counter.embedded import PostgresServer, RedisServer
+from tests.fault.deployment import Deployment, Traffic, fetch
+from tests.fault.link import fault_link
+from tests.rig.daemon import Daemon
+from tests.rig.eventually import eventually_sync
+from tests.rig.tallies import end_of_wal, watermark
+
+
+def wait_standing_by(daemon: Daemon) -> None:
+    eventually_sync(lambda: "standing by" in daemon.log_text(), "it stands by")
+
+
+def wait_streaming(daemon: Daemon, times: int) -> None:
+    def streams() -> bool:
+        assert daemon.running, daemon.log_text()[-2000:]
+        return daemon.log_text().count("streaming slot") >= times
+
+    eventually_sync(streams, f"it streams for the {times}. time", deadline=30)
+
+
+def wait_moving(deployment: Deployment) -> None:
+    """Wait until something that is committed from now on is applied."""
+    goal = end_of_wal(deployment.dsn)
+    eventually_sync(lambda: watermark(deployment.redis_url) >= goal, f"watermark at {goal}", deadline=30)
+
+
+def lost(daemon: Daemon) -> int:
+    return daemon.log_text().count("applying deltas: ")
+
+
+def terminate_walsender(deployment: Deployment) -> None:
+    deployment.sql("SELECT pg_terminate_backend(%s)", deployment.walsender())
+
+
+def test_a_stand_by_takes_over_whether_the_consumer_is_killed_stopped_or_frozen(deployment18: Deployment) -> None:
+    deployment = deployment18
+    deployment.init()
+    one, two = deployment.daemon("one"), deployment.daemon("two")
+    one.start().wait_ready()
+    two.start()
+    wait_standing_by(two)
+    with Traffic(deployment.dsn) as traffic:
+        traffic.wait_for_more()
+        one.kill()
+        wait_streaming(two, 1)
+        one.start()
+        wait_standing_by(one)
+        assert two.terminate() == 0
+        wait_streaming(one, 2)
+        two.start()
+        eventually_sync(lambda: two.log_text().count("standing by") == 2, "it stands by again")
+
+        traffic.wait_for_more()
+        one.freeze()
+        terminate_walsender(deployment)
+        wait_streaming(two, 2)
+        wait_moving(deployment)
+        # What it had received and not applied is applied by the other by now.
+        one.thaw()
+        eventually_sync(lambda: one.log_text().count("standing by") == 2, "the frozen one became the stand-by")
+        traffic.wait_for_more()
+    deployment.assert_exact()
+    assert one.running
+    assert two.running
+
+
+def test_a_stop_leaves_the_slot_where_the_tallies_are(deployment: Deployment) -> None:
+    deployment.init()
+    daemon = deployment.daemon().start().wait_ready()
+    with Traffic(deployment.dsn) as traffic:
+        traffic.wait_for_more()
+        assert daemon.terminate() == 0
+    assert deployment.slot_position() == watermark(deployment.redis_url)
+
+
+def test_lost_replies_lost_calls_and_silence_of_redis_change_nothing(
+    deployment18: Deployment, redis_server: RedisServer
+) -> None:
+    deployment = deployment18
+    deployment.init()
+    with fault_link(redis_server.port) as link:
+        config = deployment.write_config("proxied", redis_url=f"redis://127.0.0.1:{link.port}/0")
+        daemon = deployment.daemon("consumer", config, "--role", "consumer").start()
+        wait_streaming(daemon, 1)
+        with Traffic(deployment.dsn) as traffic:
+            for number in range(24):
+                before = lost(daemon)
+                link.cut_after(1 + 11 * number, "from" if number % 2 else "to")
+                eventually_sync(lambda before=before: lost(daemon) > before, "a call was cut")
+            before = lost(daemon)
+            link.hold()
+            traffic.wait_for_more()
+            # After as long as a reply is waited for.
+            eventually_sync(lambda: lost(daemon) > before, "a reply was given up")
+            link.pass_on()
+            wait_moving(deployment)
+        deployment.assert_exact()
+        assert daemon.log_text().count("streaming slot") == 1, "the stream was ended for Redis's sake"
+        assert daemon.terminate() == 0
+
+
+def test_servers_that_crash_and_stop_are_awaited(
+    postgres: PostgresServer, deployment: Deployment, redis_server: RedisServer
+) -> None:
+    deployment.init()
+    daemon = deployment.daemon().start().wait_ready()
+    with Traffic(deployment.dsn) as traffic:
+        traffic.wait_for_more()
+        postgres.kill()
+        postgres.start()
+        wait_streaming(daemon, 2)
+        traffic.wait_for_more()
+        # A walsender waits for its client's word; a silent one would hold this up until wal_sender_timeout.
+        postgres.stop("fast", timeout=8)
+        postgres.start()
+        wait_streaming(daemon, 3)
+        traffic.wait_for_more()
+        redis_server.kill()
+        traffic.wait_for_more(100)
+        redis_server.start()
+        wait_moving(deployment)
+        redis_server.kill()
+        redis_server.start()
+        wait_moving(deployment)
+        traffic.wait_for_more()
+    deployment.assert_exact()
+    assert fetch(daemon, "/readyz")[0] == 200
+    assert daemon.terminate() == 0
+    assert deployment.slot_position() == watermark(deployment.redis_url)
