@@ -25,7 +25,7 @@ from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.applier import Applier, SupersededError
 from cdc_counter.runtime.backoff import Backoff, pause
 from cdc_counter.runtime.edges import Observer, Stream, Tallies
-from cdc_counter.runtime.failures import cause_of
+from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.runtime.lineage import Lineage
 from cdc_counter.runtime.session import Session
 
@@ -89,12 +89,13 @@ class Consumer:
             began = time.monotonic()
             try:
                 await self._one_session(stop)
-            except (CdcCounterError, TimeoutError, BaseExceptionGroup) as group:
-                error = cause_of(group)
+            except (CdcCounterError, TimeoutError) as error:
                 if time.monotonic() - began > _SETTLED_SECONDS:
                     backoff.reset()
                 await self._after(error, backoff, stop)
-        self.phase, self.detail = Phase.STOPPED, ""
+        # A stand-by stays one to its end: what is said of the stream is not its to say.
+        if self.phase is not Phase.WAITING_FOR_SLOT:
+            self.phase, self.detail = Phase.STOPPED, ""
 
     async def between_steps(self, lsn: Lsn, act: Callable[[], Awaitable[T]]) -> T:
         """Run `act` in this or the next session, once everything up to `lsn` is applied, while no step is.
@@ -191,9 +192,7 @@ class Consumer:
         _log.info("streaming slot %s from %s", settings.slot, stored.watermark.lsn)
         self._in_session.set()
         try:
-            # In a task of its own: where a task of its group fails, Python 3.11 leaves the surrounding task marked as
-            # to be cancelled, and the next session would never begin.
-            await asyncio.create_task(self.session.run(stop), name="session")
+            await in_own_task(self.session.run(stop), "session")
         finally:
             self._in_session.clear()
             self._metrics.streaming.set(0)

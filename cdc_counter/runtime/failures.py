@@ -1,6 +1,8 @@
-"""Finds the one error that ended a group of tasks."""
+"""Groups of tasks that fail: as one error, and without a trace in the task that waited for them."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from cdc_counter.errors import CdcCounterError
 
@@ -11,6 +13,18 @@ def cause_of(error: BaseException) -> BaseException:
         return error
     leaves = [cause_of(inner) for inner in error.exceptions]
     return min(leaves, key=_rank)
+
+
+async def in_own_task(work: Coroutine[Any, Any, None], name: str) -> None:
+    """Run `work`, which holds a task group, and raise the one error that ended it.
+
+    Where a member of a group fails, Python 3.11 leaves the task around the group marked as to be cancelled. That task
+    is one of its own here, so whoever waits can go on: report, or begin again.
+    """
+    try:
+        await asyncio.create_task(work, name=name)
+    except BaseExceptionGroup as errors:
+        raise cause_of(errors) from None
 
 
 def _rank(error: BaseException) -> int:

@@ -77,8 +77,9 @@ class Upkeep:
 
     async def report_stopped(self, detail: str) -> None:
         """Leave a last word, so that readers learn at once rather than by silence."""
-        self._consumer.phase, self._consumer.detail = Phase.STOPPED, detail
-        await self._report(None)
+        if self._consumer.phase is not Phase.WAITING_FOR_SLOT:
+            self._consumer.phase, self._consumer.detail = Phase.STOPPED, detail
+            await self._report(None)
 
     async def _report(self, observation: Observation | None) -> None:
         status = self._status(observation)

@@ -12,7 +12,7 @@ from cdc_counter.core.events import EventKind, InitEvent
 from cdc_counter.core.role import Role
 from cdc_counter.gateway import Gateway
 from cdc_counter.metrics import Metrics
-from cdc_counter.runtime.failures import cause_of
+from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.wiring.inspection import Inspection
 from cdc_counter.wiring.parts import ConsumingParts, consume, consuming_parts, source, tally_store
 
@@ -42,26 +42,32 @@ async def run(
             stack.push_async_callback(reader.aclose)
             gateway = Gateway(config.gateway, reader, metrics)
             gateway.app.add_routes(gateway_routes)
+        last_word = "told to stop"
         try:
-            async with asyncio.TaskGroup() as group:
-                if parts is not None:
-                    inspection = Inspection(config, parts.consumer, parts.healer)
-                    beside = [
-                        group.create_task(parts.healer.run(stop, _log_progress), name="healer"),
-                        group.create_task(inspection.run(stop), name="inspection"),
-                    ]
-                    group.create_task(consume(parts.consumer, stop, beside), name="consumer")
-                    group.create_task(parts.upkeep.run(stop), name="upkeep")
-                if gateway is not None:
-                    group.create_task(gateway.run(stop), name="gateway")
-                    group.create_task(_announce(gateway, on_event or _log_event), name="announce")
-        except BaseExceptionGroup as errors:
-            cause = cause_of(errors)
+            await in_own_task(_all_of_it(config, stop, parts, gateway, on_event or _log_event), "run")
+        except Exception as error:
+            last_word = str(error)
+            raise
+        finally:
             if parts is not None:
-                await parts.upkeep.report_stopped(str(cause))
-            raise cause from None
+                await parts.upkeep.report_stopped(last_word)
+
+
+async def _all_of_it(
+    config: Config, stop: asyncio.Event, parts: ConsumingParts | None, gateway: Gateway | None, on_event: OnEvent
+) -> None:
+    async with asyncio.TaskGroup() as group:
         if parts is not None:
-            await parts.upkeep.report_stopped("told to stop")
+            inspection = Inspection(config, parts.consumer, parts.healer)
+            beside = [
+                group.create_task(parts.healer.run(stop, _log_progress), name="healer"),
+                group.create_task(inspection.run(stop), name="inspection"),
+            ]
+            group.create_task(consume(parts.consumer, stop, beside), name="consumer")
+            group.create_task(parts.upkeep.run(stop), name="upkeep")
+        if gateway is not None:
+            group.create_task(gateway.run(stop), name="gateway")
+            group.create_task(_announce(gateway, on_event), name="announce")
 
 
 @asynccontextmanager

@@ -30,10 +30,11 @@ from cdc_counter.postgres.install import InstallEvent, Moment, execute, plan_obj
 from cdc_counter.postgres.installed import InstalledCounter, installed_counters
 from cdc_counter.postgres.readiness import check_postgres
 from cdc_counter.postgres.slot import create_slot, drop_slot, find_slot, standbys_expected
-from cdc_counter.runtime.failures import cause_of
+from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.tallies.readiness import check_redis
 from cdc_counter.tallies.store import TallyStore
 from cdc_counter.wiring.parts import (
+    ConsumingParts,
     admin_connect,
     conninfo,
     consume,
@@ -272,38 +273,38 @@ def _record(counter: InstalledCounter, state: CounterState) -> CounterRecord:
 async def _seed(config: Config, on_event: OnEvent) -> tuple[str, ...]:
     """Run a consumer until every counter is live; one that runs already does it by itself and is waited for."""
     async with tally_store(config) as tallies:
-        waiting = _not_live(await tallies.counters())
+        waiting = set(_not_live(await tallies.counters()))
         if not waiting:
             return ()
-        stop = asyncio.Event()
         async with consuming_parts(config, tallies, Metrics()) as parts:
-
-            def show(counter: str, what: str, keys: int) -> None:
-                on_event(InitEvent(EventKind.PROGRESS, f"seeding {counter}", what, keys or None))
-
-            async def until_live() -> None:
-                left = dict(waiting)
-                while left:
-                    if failure := parts.healer.failure:
-                        raise failure
-                    now = _not_live(await tallies.counters())
-                    for name in [name for name in left if name not in now]:
-                        on_event(InitEvent(EventKind.STEP, f"seeding {name}", "live"))
-                        del left[name]
-                    await asyncio.sleep(_LOOK_SECONDS)
-                stop.set()
-
+            last_word = "seeded; 'cdc-counter run' is not running"
             try:
-                async with asyncio.TaskGroup() as group:
-                    healing = group.create_task(parts.healer.run(stop, show), name="healer")
-                    group.create_task(consume(parts.consumer, stop, [healing]), name="consumer")
-                    group.create_task(parts.upkeep.run(stop), name="upkeep")
-                    group.create_task(until_live(), name="until live")
-            except BaseExceptionGroup as errors:
-                raise cause_of(errors) from None
+                await in_own_task(_until_live(parts, tallies, set(waiting), on_event), "seed")
+            except Exception as error:
+                last_word = str(error)
+                raise
             finally:
-                await parts.upkeep.report_stopped("seeded; 'cdc-counter run' is not running")
+                await parts.upkeep.report_stopped(last_word)
     return tuple(sorted(waiting))
+
+
+async def _until_live(parts: ConsumingParts, tallies: TallyStore, waiting: set[str], on_event: OnEvent) -> None:
+    def show(counter: str, what: str, keys: int) -> None:
+        on_event(InitEvent(EventKind.PROGRESS, f"seeding {counter}", what, keys or None))
+
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        healing = group.create_task(parts.healer.run(stop, show), name="healer")
+        group.create_task(consume(parts.consumer, stop, [healing]), name="consumer")
+        group.create_task(parts.upkeep.run(stop), name="upkeep")
+        while waiting:
+            if failure := parts.healer.failure:
+                raise failure
+            for name in sorted(waiting - set(_not_live(await tallies.counters()))):
+                on_event(InitEvent(EventKind.STEP, f"seeding {name}", "live"))
+                waiting.discard(name)
+            await asyncio.sleep(_LOOK_SECONDS)
+        stop.set()
 
 
 def _not_live(records: dict[str, CounterRecord]) -> dict[str, CounterRecord]:
