@@ -46,8 +46,16 @@ def fault_link(upstream_port: int) -> Iterator[Link]:
     try:
         asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(10)
         yield Link(proxy, loop)
-        asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result(10)
     finally:
+        asyncio.run_coroutine_threadsafe(_end(proxy), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+async def _end(proxy: FaultProxy) -> None:
+    await proxy.__aexit__(None, None, None)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
