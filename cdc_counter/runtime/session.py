@@ -64,6 +64,7 @@ class Session:
         self._room = asyncio.Event()
         self._reply = asyncio.Event()
         self._received_all = False
+        self._foreign_rows = 0
         self._finished = asyncio.Event()
         self._heard_at = time.monotonic()
         self._sent_at = 0.0
@@ -83,11 +84,6 @@ class Session:
     def at_rest(self) -> bool:
         """Whether everything received is applied."""
         return self.progress.applied == self.progress.received and self.applier.in_flight is None
-
-    @property
-    def foreign_rows(self) -> int:
-        """Outbox rows that were copied back or restored, and not counted a second time."""
-        return self._assembly.foreign_rows
 
     def wake(self) -> None:
         """Make the applying side look for work."""
@@ -136,9 +132,18 @@ class Session:
                 else:
                     self._assembly.feed(parse_message(frame.payload))
             self._server_clock = (frame.sent_at, self._heard_at)
+            self._note_foreign_rows()
             self.progress.receive(self._assembly.received)
             self._work.set()
             await asyncio.sleep(0)
+
+    def _note_foreign_rows(self) -> None:
+        found = self._assembly.foreign_rows
+        if found > self._foreign_rows:
+            _log.warning(
+                "%d outbox rows were copied back or restored, and not counted again", found - self._foreign_rows
+            )
+            self._foreign_rows = found
 
     async def _apply(self) -> None:
         while True:

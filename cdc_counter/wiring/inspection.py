@@ -31,6 +31,7 @@ class Inspection:
         self._config = config
         self._consumer = consumer
         self._healer = healer
+        self._missing: frozenset[str] = frozenset()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Inspect until `stop`; what fails is tried again."""
@@ -48,6 +49,7 @@ class Inspection:
         async with connected(conninfo(self._config.postgres, "inspection")) as connection:
             with translated_errors("inspecting triggers"):
                 faults = await coverage(connection, self._config.postgres.schema_name)
+        self._compare_with_declared()
         reasons = {name: f"{fault.relation} {fault.reason}" for fault in faults for name in fault.counters}
         self._healer.held_back = frozenset(reasons)
         for name, reason in reasons.items():
@@ -55,3 +57,10 @@ class Inspection:
             if record is not None and record.state is CounterState.LIVE:
                 _log.error("counter %s is stale: %s; run 'cdc-counter init'", name, reason)
                 await session.applier.change(record.moved_to(CounterState.STALE, time.time(), reason))
+
+    def _compare_with_declared(self) -> None:
+        declared = {definition.name for definition in self._config.counters}
+        missing = frozenset(declared - self._consumer.records.keys())
+        if missing - self._missing:
+            _log.warning("declared but not installed: %s; run 'cdc-counter init'", ", ".join(sorted(missing)))
+        self._missing = missing
