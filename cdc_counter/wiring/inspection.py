@@ -22,6 +22,7 @@ from cdc_counter.wiring.parts import conninfo
 _log = logging.getLogger(__name__)
 
 _SECONDS: Final = 10.0
+_UNTIL_STREAMING: Final = 0.5
 
 
 class Inspection:
@@ -40,7 +41,7 @@ class Inspection:
                 await self._inspect()
             except CdcCounterError as error:
                 _log.info("inspecting triggers: %s", error)
-            await pause(_SECONDS, stop)
+            await pause(_SECONDS if self._consumer.session else _UNTIL_STREAMING, stop)
 
     async def _inspect(self) -> None:
         session = self._consumer.session
