@@ -265,6 +265,16 @@ def wait_for_end(daemon: Daemon, deadline: float = 20.0) -> int:
     return daemon.process.wait(deadline)
 
 
+def wait_said(daemon: Daemon, words: str, times: int = 1, deadline: float = 30.0) -> None:
+    """Wait until a running daemon has logged these words so many times."""
+
+    def said() -> bool:
+        assert daemon.running, f"the daemon ended with {daemon.process.returncode}: {daemon.log_text()[-2000:]}"
+        return daemon.log_text().count(words) >= times
+
+    eventually_sync(said, f"{times} times {words!r} in the log", deadline=deadline)
+
+
 def fetch(daemon: Daemon, path: str) -> tuple[int, dict[str, Any]]:
     """GET a path of a daemon's gateway; returns status and JSON."""
     try:

@@ -1,23 +1,11 @@
 """One consumer after the other, and one against the other, while everything around them dies: exact every time."""
 
 from cdc_counter.embedded import PostgresServer, RedisServer
-from tests.fault.deployment import Deployment, Traffic, fetch
+from tests.fault.deployment import Deployment, Traffic, fetch, wait_said
 from tests.fault.link import fault_link
 from tests.rig.daemon import Daemon
 from tests.rig.eventually import eventually_sync
 from tests.rig.tallies import end_of_wal, watermark
-
-
-def wait_standing_by(daemon: Daemon) -> None:
-    eventually_sync(lambda: "standing by" in daemon.log_text(), "it stands by")
-
-
-def wait_streaming(daemon: Daemon, times: int) -> None:
-    def streams() -> bool:
-        assert daemon.running, daemon.log_text()[-2000:]
-        return daemon.log_text().count("streaming slot") >= times
-
-    eventually_sync(streams, f"it streams for the {times}. time", deadline=30)
 
 
 def wait_moving(deployment: Deployment) -> None:
@@ -41,26 +29,26 @@ def test_a_stand_by_takes_over_whether_the_consumer_is_killed_stopped_or_frozen(
     one, two = deployment.daemon("one"), deployment.daemon("two")
     one.start().wait_ready()
     two.start()
-    wait_standing_by(two)
+    wait_said(two, "standing by")
     with Traffic(deployment.dsn) as traffic:
         traffic.wait_for_more()
         one.kill()
-        wait_streaming(two, 1)
+        wait_said(two, "streaming slot", 1)
         one.start()
-        wait_standing_by(one)
+        wait_said(one, "standing by")
         assert two.terminate() == 0
-        wait_streaming(one, 2)
+        wait_said(one, "streaming slot", 2)
         two.start()
-        eventually_sync(lambda: two.log_text().count("standing by") == 2, "it stands by again")
+        wait_said(two, "standing by", 2)
 
         traffic.wait_for_more()
         one.freeze()
         terminate_walsender(deployment)
-        wait_streaming(two, 2)
+        wait_said(two, "streaming slot", 2)
         wait_moving(deployment)
         # What it had received and not applied is applied by the other by now.
         one.thaw()
-        eventually_sync(lambda: one.log_text().count("standing by") == 2, "the frozen one became the stand-by")
+        wait_said(one, "standing by", 2)
         traffic.wait_for_more()
     deployment.assert_exact()
     assert one.running
@@ -84,18 +72,18 @@ def test_lost_replies_lost_calls_and_silence_of_redis_change_nothing(
     with fault_link(redis_server.port) as link:
         config = deployment.write_config("proxied", redis_url=f"redis://127.0.0.1:{link.port}/0")
         daemon = deployment.daemon("consumer", config, "--role", "consumer").start()
-        wait_streaming(daemon, 1)
+        wait_said(daemon, "streaming slot", 1)
         with Traffic(deployment.dsn) as traffic:
             for number in range(14):
                 before = lost(daemon)
                 link.cut_after(1 + 11 * number, "from" if number % 2 else "to")
-                eventually_sync(lambda before=before: lost(daemon) > before, "a call was cut")
+                wait_said(daemon, "redis: ", before + 1)
             assert lost(daemon, "applying deltas") >= 5, "the cuts went to other calls"
             before = lost(daemon)
             link.hold()
             traffic.wait_for_more()
             # After as long as a reply is waited for.
-            eventually_sync(lambda: lost(daemon) > before, "a reply was given up")
+            wait_said(daemon, "redis: ", before + 1)
             link.pass_on()
             wait_moving(deployment)
         deployment.assert_exact()
@@ -112,12 +100,12 @@ def test_servers_that_crash_and_stop_are_awaited(
         traffic.wait_for_more()
         postgres.kill()
         postgres.start()
-        wait_streaming(daemon, 2)
+        wait_said(daemon, "streaming slot", 2)
         traffic.wait_for_more()
         # A walsender waits for its client's word; a silent one would hold this up until wal_sender_timeout.
         postgres.stop("fast", timeout=8)
         postgres.start()
-        wait_streaming(daemon, 3)
+        wait_said(daemon, "streaming slot", 3)
         traffic.wait_for_more()
         redis_server.kill()
         traffic.wait_for_more(100)
