@@ -22,6 +22,9 @@ from cdc_counter.wiring.parts import conninfo
 _log = logging.getLogger(__name__)
 
 _SECONDS: Final = 10.0
+
+_SECONDS_WHILE_OPEN: Final = 1.0
+"""Whoever closes a hole with `init` waits until it is seen to be closed."""
 _UNTIL_STREAMING: Final = 0.5
 
 
