@@ -1,7 +1,7 @@
 """One consumer after the other, and one against the other, while everything around them dies: exact every time."""
 
 from cdc_counter.embedded import PostgresServer, RedisServer
-from tests.fault.deployment import Deployment, Traffic, fetch, wait_said
+from tests.fault.deployment import Deployment, Traffic, wait_said
 from tests.fault.link import fault_link
 from tests.rig.daemon import Daemon
 from tests.rig.eventually import eventually_sync
@@ -55,7 +55,8 @@ def test_a_stand_by_takes_over_whether_the_consumer_is_killed_stopped_or_frozen(
     assert two.running
 
 
-def test_a_stop_leaves_the_slot_where_the_tallies_are(deployment: Deployment) -> None:
+def test_a_stop_leaves_the_slot_where_the_tallies_are(deployment18: Deployment) -> None:
+    deployment = deployment18
     deployment.init()
     daemon = deployment.daemon().start().wait_ready()
     with Traffic(deployment.dsn) as traffic:
@@ -116,6 +117,6 @@ def test_servers_that_crash_and_stop_are_awaited(
         wait_moving(deployment)
         traffic.wait_for_more()
     deployment.assert_exact()
-    assert fetch(daemon, "/readyz")[0] == 200
+    daemon.wait_ready()
     assert daemon.terminate() == 0
     assert deployment.slot_position() == watermark(deployment.redis_url)

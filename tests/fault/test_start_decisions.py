@@ -62,12 +62,16 @@ def ends_with(daemon: Daemon, code: int, words: str) -> None:
     assert (ended, words in said) == (code, True), f"wanted {code} and {words!r}, got {ended}: {said}"
 
 
-def test_gaps_while_streaming_end_the_consumer_and_a_reseed_is_exact_under_writes(deployment: Deployment) -> None:
+def test_gaps_while_streaming_end_the_consumer_and_a_reseed_is_exact_under_writes(
+    deployment: Deployment, postgres: PostgresServer
+) -> None:
+    # PostgreSQL 15 answers a missing publication with an error, 18 with a warning; for the rest they are alike.
+    faults = (flush, create_again, drop_publication) if postgres.version[0] > 15 else (drop_publication,)
     deployment.init()
     gateway = deployment.daemon("gateway", None, "--role", "gateway").start()
     daemon = deployment.daemon().start().wait_ready()
     with Traffic(deployment.dsn) as traffic:
-        for fault in (flush, create_again, drop_publication):
+        for fault in faults:
             traffic.wait_for_more()
             epoch = deployment.epoch()
             fault(deployment)
