@@ -23,9 +23,10 @@ _log = logging.getLogger(__name__)
 
 _SECONDS: Final = 10.0
 
-_SECONDS_WHILE_OPEN: Final = 1.0
-"""Whoever closes a hole with `init` waits until it is seen to be closed."""
 _UNTIL_STREAMING: Final = 0.5
+
+_WHILE_OPEN: Final = 1.0
+"""Whoever closes a hole with `init` waits until it is seen to be closed."""
 
 
 class Inspection:
@@ -44,7 +45,12 @@ class Inspection:
                 await self._inspect()
             except CdcCounterError as error:
                 _log.info("inspecting triggers: %s", error)
-            await pause(_SECONDS if self._consumer.session else _UNTIL_STREAMING, stop)
+            await pause(self._seconds(), stop)
+
+    def _seconds(self) -> float:
+        if self._consumer.session is None:
+            return _UNTIL_STREAMING
+        return _WHILE_OPEN if self._healer.held_back else _SECONDS
 
     async def _inspect(self) -> None:
         session = self._consumer.session
