@@ -60,7 +60,7 @@ class UnreachableError(CdcCounterError):
 
     retry = True
     exit_code = ExitCode.UNREACHABLE
-    default_hint = "check that the server runs and that the address and credentials are right"
+    default_hint = "check that the server runs and that its address and credentials (postgres.dsn, redis.url) are right"
 
 
 class BusyError(CdcCounterError):

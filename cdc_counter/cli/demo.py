@@ -15,7 +15,7 @@ from cdc_counter.errors import ExitCode
     epilog=closing(
         "cdc-counter demo",
         "cdc-counter demo --port 8500",
-        exit_codes="0 stopped as asked, 1 the port is taken or a server did not start.",
+        exit_codes="0 stopped as asked, 1 a server did not start, 4 the port is taken.",
     ),
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8400, show_default=True, help="Of the page; 0 = any.")

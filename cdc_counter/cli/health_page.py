@@ -13,7 +13,7 @@ from rich.text import Text
 from cdc_counter.core.finding import Severity
 from cdc_counter.core.reading import CounterState
 from cdc_counter.core.report import StatusReport
-from cdc_counter.core.status import StreamStatus
+from cdc_counter.core.status import Phase, StreamStatus
 
 
 def print_health(report: StatusReport, *, as_json: bool) -> None:
@@ -75,8 +75,9 @@ def _stream_rows(stream: StreamStatus, now: float) -> Iterator[tuple[str, str]]:
     started = datetime.fromtimestamp(stream.started_at, UTC)
     yield "consumer", f"{stream.phase} on {stream.host}, pid {stream.pid}, since {started:%Y-%m-%d %H:%M:%S}Z"
     yield "last report", f"{shown_seconds(max(0.0, now - stream.reported_at))} ago"
-    yield "lag", shown_seconds(stream.lag)
-    yield "backlog", shown_bytes(stream.backlog)
+    # A figure of a stream that has ended would look like the present.
+    yield "lag", "unknown" if stream.phase is Phase.STOPPED else shown_seconds(stream.lag)
+    yield "backlog", shown_bytes(None if stream.phase is Phase.STOPPED else stream.backlog)
     yield "cycle time", shown_seconds(stream.cycle_seconds)
     yield "received LSN", stream.received
     yield "applied LSN", stream.applied

@@ -42,7 +42,11 @@ def init(*, reseed: bool, print_sql: bool) -> ExitCode:
     if print_sql:
         click.echo(asyncio.run(wiring.print_sql(config)))
         return ExitCode.OK
-    with InitDisplay() as display:
-        report = asyncio.run(wiring.init(config, reseed=reseed, on_event=display))
+    try:
+        with InitDisplay() as display:
+            report = asyncio.run(wiring.init(config, reseed=reseed, on_event=display))
+    except KeyboardInterrupt:
+        click.echo("interrupted: run init again to go on where it was, or drop to remove what is there", err=True)
+        raise
     report_init(report)
     return ExitCode.OK

@@ -38,7 +38,7 @@ def log_options(*, level: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     format_option = click.option(
         "--log-format",
         type=click.Choice(list(LogFormat), case_sensitive=False),
-        default=LogFormat.TEXT,
+        default=LogFormat.TEXT.value,
         show_default=True,
         help="How log lines on stderr look.",
     )

@@ -1,6 +1,7 @@
 """Shows what init and drop tell: progress bars on a terminal, plain lines anywhere else. All of it on stderr."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -22,11 +23,14 @@ _MARKS: Mapping[str, str] = {
 _PLAIN_STEP = 10
 """Without a terminal, a progress line every so many per cent is enough for a log."""
 
+_WAITING_AGAIN = 5.0
+"""Seconds before a wait that goes on is named once more: it may last hours, and looks come several times a second."""
+
 
 class InitDisplay:
     """A context manager to be called with each event."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._progress = Progress(
             SpinnerColumn(),
@@ -38,6 +42,8 @@ class InitDisplay:
         )
         self._tasks: dict[str, TaskID] = {}
         self._shown: dict[str, int] = {}
+        self._clock = clock
+        self._waits: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -52,6 +58,8 @@ class InitDisplay:
 
     def __call__(self, event: InitEvent) -> None:
         """Show one event."""
+        if event.kind == EventKind.WAITING and not self._names_wait(event.title):
+            return
         if event.kind != EventKind.PROGRESS:
             self._finish(event.title)
             self._line(event)
@@ -82,6 +90,13 @@ class InitDisplay:
         task = self._tasks.pop(title, None)
         if task is not None:
             self._progress.remove_task(task)
+
+    def _names_wait(self, title: str) -> bool:
+        now = self._clock()
+        if title in self._waits and now < self._waits[title] + _WAITING_AGAIN:
+            return False
+        self._waits[title] = now
+        return True
 
     def _is_due(self, event: InitEvent) -> bool:
         if event.done is None and not event.detail:

@@ -22,14 +22,14 @@ _log = logging.getLogger("cdc_counter.run")
         "cdc-counter run",
         "cdc-counter run --role consumer --log-format json",
         "cdc-counter run --role gateway",
-        exit_codes="0 stopped as asked, 3 init has not been run, 5 the servers are not the ones the tallies came "
-        "from, 6 reseed needed.",
+        exit_codes="0 stopped as asked, 2 configuration, 3 init has not been run or the port is taken, 5 the "
+        "servers are not the ones the tallies came from, 6 reseed needed.",
     ),
 )
 @click.option(
     "--role",
     type=click.Choice(list(Role), case_sensitive=False),
-    default=Role.ALL,
+    default=Role.ALL.value,
     show_default=True,
     help="What this process does: keep the tallies, push them, or both.",
 )
@@ -58,6 +58,7 @@ async def _until_stopped(config: Config, role: Role) -> None:
 
     with stop_on_signals() as stop:
         await wiring.run(config, stop, role=role, on_event=_log_event)
+    _log.info("stopped as asked")
 
 
 def _log_event(event: InitEvent) -> None:

@@ -104,7 +104,11 @@ def _parse(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         # tomllib's own words already end in "(at line 3, column 7)".
         reason = str(error)[:1].lower() + str(error)[1:]
-        raise ConfigError(f"{path}: not valid TOML: {reason}", hint="correct that line; see https://toml.io") from error
+        hint = "correct that line; see https://toml.io"
+        if "overwrite" in reason or "declare" in reason:
+            # The commonest slip: a second [counter] where TOML's lists are written with two brackets.
+            hint = "say every section and key once, and write two brackets for each [[counter]]"
+        raise ConfigError(f"{path}: not valid TOML: {reason}", hint=hint) from error
 
 
 def _override(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:

@@ -86,7 +86,7 @@ def checked_port(port: int) -> int:
         except OSError as error:
             raise BusyError(
                 f"port {port} on 127.0.0.1 can't be used: {error.strerror}",
-                hint="end the program that listens there, or choose another port with --port",
+                hint="end the program that listens there, or choose another port with --port (make demo PORT=...)",
             ) from error
     return port
 

@@ -64,7 +64,9 @@ def translated_errors(what: str) -> Iterator[None]:
 
 def translate(error: psycopg.Error, what: str) -> CdcCounterError:
     """Return what an error of the server, or of the connection, means."""
-    message = f"postgres: {what}: {str(error).strip() or type(error).__name__}"
+    # libpq breaks its words into lines; a message of ours is one.
+    words = " ".join(str(error).split())
+    message = f"postgres: {what}: {words or type(error).__name__}"
     match error:
         case psycopg.errors.LockNotAvailable() | psycopg.errors.ObjectInUse():
             return BusyError(message)

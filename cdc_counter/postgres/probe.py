@@ -289,4 +289,5 @@ def _scale(typmod: int) -> int | None:
 
 
 def _primary(error: psycopg.Error) -> str:
-    return error.diag.message_primary or str(error).strip()
+    # What follows the expression in our query, such as a line break, may be quoted in it.
+    return " ".join((error.diag.message_primary or str(error)).split())

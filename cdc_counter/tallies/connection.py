@@ -76,7 +76,9 @@ def translated_errors(what: str) -> Iterator[None]:
 
 def _translate(error: RedisError, what: str) -> CdcCounterError:
     message = f"redis: {what}: {error}"
-    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+    if isinstance(error, AuthenticationError):
+        return NotReadyError(message, hint="correct the user and password in redis.url")
+    if isinstance(error, AuthorizationError | NoPermissionError):
         return NotReadyError(message, hint="give the Redis user of redis.url the rights listed in docs/operations.md")
     if isinstance(error, _PASSING_CLASSES) or not isinstance(error, ResponseError) or _PASSING.search(str(error)):
         return UnreachableError(message)

@@ -117,7 +117,7 @@ async def drop(config: Config, on_event: OnEvent) -> None:
             )
     async with tally_store(config) as tallies:
         keys = await tallies.delete_everything()
-    on_event(InitEvent(EventKind.STEP, f"removed {keys} keys from Redis"))
+    on_event(InitEvent(EventKind.STEP, f"removed {keys} {'key' if keys == 1 else 'keys'} from Redis"))
 
 
 async def _check(config: Config, connection: AsyncConnection[Any], on_event: OnEvent) -> None:

@@ -119,6 +119,20 @@ def test_markup_in_names_is_shown_as_it_is() -> None:
     assert out.getvalue() == 'waiting table [red]x[/red]  pid 7 ("a[b]")\n'
 
 
+def test_wait_that_goes_on_is_named_again_only_after_a_while() -> None:
+    out, now = io.StringIO(), [0.0]
+    show = InitDisplay(Console(file=out, width=100, color_system=None), clock=lambda: now[0])
+    with show:
+        for now[0] in (0.0, 0.3, 4.9, 5.0, 5.3):
+            show(InitEvent(EventKind.WAITING, "orders", f"waiting for pid 7, transaction {now[0]} s old"))
+        show(InitEvent(EventKind.WAITING, "items", "waiting for pid 8"))
+    assert out.getvalue().splitlines() == [
+        "waiting orders  waiting for pid 7, transaction 0.0 s old",
+        "waiting orders  waiting for pid 7, transaction 5.0 s old",
+        "waiting items  waiting for pid 8",
+    ]
+
+
 def test_event_of_an_unknown_kind_is_shown_under_its_name() -> None:
     show, out = display()
     with show:
@@ -155,6 +169,13 @@ def test_health_page_shows_lag_backlog_and_the_three_lsns(capsys: pytest.Capture
 def test_health_page_says_why_it_is_not_well(capsys: pytest.CaptureFixture[str]) -> None:
     print_health(replace(REPORT, not_ready="no consumer reports", stream=None), as_json=False)
     assert capsys.readouterr().out.startswith("not healthy: no consumer reports\n")
+
+
+def test_lag_of_a_stream_that_has_ended_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    print_health(replace(REPORT, stream=replace(STREAM, phase=Phase.STOPPED)), as_json=False)
+    out = capsys.readouterr().out
+    assert "250 ms" not in out
+    assert "3.0 MiB" not in out
 
 
 def test_health_as_json_can_be_read_back(capsys: pytest.CaptureFixture[str]) -> None:
