@@ -18,6 +18,7 @@ from aiohttp import web
 from cdc_counter.core.reading import Reading
 from cdc_counter.demo.actions import BUTTONS, SCOPES, perform
 from cdc_counter.demo.recount import Verdict, recount
+from cdc_counter.demo.shell import psql_line
 from cdc_counter.errors import UnreachableError
 from cdc_counter.resources import sql_blocks
 
@@ -62,7 +63,7 @@ class DemoPage:
     async def _layout(self, _: web.Request) -> web.Response:
         async with await self._connect() as connection:
             row = await (await connection.execute(sql_blocks("demo")["layout"].encode())).fetchone()
-        return _json({"accounts": row[0] if row else [], "dsn": self._dsn})
+        return _json({"accounts": row[0] if row else [], "psql": psql_line(self._dsn)})
 
     async def _recount(self, request: web.Request) -> web.Response:
         account = _account(request)

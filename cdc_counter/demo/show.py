@@ -14,6 +14,7 @@ import psycopg
 from cdc_counter import wiring
 from cdc_counter.config import Config, load_config
 from cdc_counter.core.events import EventKind, InitEvent
+from cdc_counter.demo.shell import psql_line, watch_line
 from cdc_counter.demo.supervision import Daemon
 from cdc_counter.demo.traffic import writing
 from cdc_counter.embedded import PostgresServer, RedisServer
@@ -118,8 +119,8 @@ def _explain(say: Say, config: Config) -> None:
     say(f"  http://127.0.0.1:{config.gateway.port}/")
     say("")
     say("Open it twice, press the buttons, kill the daemon. Or from another terminal:")
-    say(f"  cdc-counter --config {config.path} watch open_by_channel 1")
-    say(f"  psql {config.postgres.conninfo}   # and change helpdesk.conversations as you like")
+    say(f"  {watch_line(config.path, 'open_by_channel', '1')}")
+    say(f"  {psql_line(config.postgres.conninfo)}   # and change helpdesk.conversations as you like")
     say("Ctrl-C ends it and leaves nothing behind.")
 
 

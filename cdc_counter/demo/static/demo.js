@@ -288,7 +288,7 @@ async function start() {
     if (answer === null) await new Promise((resolve) => setTimeout(resolve, PERIOD));
   }
   layout = answer.accounts;
-  $("psql").textContent = `psql ${answer.dsn}`;
+  $("psql").textContent = answer.psql;
   for (const { id, name } of layout) $("account").append(new Option(name, String(id)));
   $("account").addEventListener("change", (event) => showAccount(Number(event.target.value)));
   for (const button of document.querySelectorAll("[data-action]")) button.addEventListener("click", () => act(button));
