@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -41,14 +42,15 @@ def narrow() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def bouncer(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouncer]:
+def bouncer(database: str) -> Iterator[Bouncer]:
     """Start PgBouncer in front of the database in a pool mode; gives the dsn through it."""
     if PGBOUNCER is None:
         pytest.skip("pgbouncer is not installed; install the package pgbouncer to test against the real one")
     with ExitStack() as running:
-        yield lambda pool_mode: running.enter_context(
-            _pgbouncer(PGBOUNCER, database, pool_mode, tmp_path_factory.mktemp("pgbouncer"))
-        )
+        # Not pytest's temporary folder: it is closed to others, and PgBouncer refuses to run as root.
+        folder = Path(running.enter_context(TemporaryDirectory(prefix="cdc-counter-pgbouncer-")))
+        folder.chmod(0o755)
+        yield lambda pool_mode: running.enter_context(_pgbouncer(PGBOUNCER, database, pool_mode, folder))
 
 
 @contextmanager
@@ -62,11 +64,8 @@ def _pgbouncer(program: str, dsn: str, pool_mode: str, folder: Path) -> Iterator
         f"listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {users}\npool_mode = {pool_mode}\n"
     )
     owner = server_user()
-    # pytest's own folders are closed to others, and PgBouncer refuses to run as root
     for path in (users, config):
         path.chmod(0o644)
-    for parent in (folder, folder.parent, folder.parent.parent):
-        parent.chmod(0o755)
     with (
         log.open("wb") as output,
         subprocess.Popen(
