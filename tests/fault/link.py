@@ -21,6 +21,10 @@ class Link:
         """Let exactly `count` more bytes of this direction through, then end it."""
         self._in_loop(lambda: self._proxy.cut_after(count, direction))
 
+    def was_cut(self, direction: Literal["to", "from"]) -> bool:
+        """Say whether the last `cut_after` of this direction has happened."""
+        return self._proxy._flows[direction].cut_after is None
+
     def hold(self) -> None:
         """Keep every byte back; connections stay open."""
         self._in_loop(self._proxy.hold)
