@@ -124,14 +124,14 @@ class RedisSettings(Section):
     url: Annotated[str, AfterValidator(_redis_url), Field(repr=False)] = "redis://localhost:6379/0"
     prefix: Annotated[str, AfterValidator(_prefix)] = "cdc"
     feed_length: Annotated[int, Field(ge=1000, le=10_000_000)] = 20_000
-    """Entries kept in the feed: how far a gateway may fall behind before it reads its rooms again."""
+    """Changed values kept in the feed: how far a gateway may fall behind before it reads its rooms again."""
 
 
 class StreamSettings(Section):
     """`[stream]`: how the consumer batches and reports."""
 
     max_batch_keys: Annotated[int, Field(ge=1, le=100_000)] = 5000
-    """Keys one script call may change; bounds how long Redis is busy with it."""
+    """What one script call may cost: 1 a bucket, 3 more a hash; bounds how long Redis is busy with it."""
     heartbeat_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
     status_seconds: Annotated[float, Field(gt=0, le=5)] = 1.0
     """Below half of core.status.STALE_REPORT_SECONDS, so that one late report is no alarm."""

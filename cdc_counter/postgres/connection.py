@@ -64,9 +64,7 @@ def translated_errors(what: str) -> Iterator[None]:
 
 def translate(error: psycopg.Error, what: str) -> CdcCounterError:
     """Return what an error of the server, or of the connection, means."""
-    # libpq breaks its words into lines; a message of ours is one.
-    words = " ".join(str(error).split())
-    message = f"postgres: {what}: {words or type(error).__name__}"
+    message = f"postgres: {what}: {_words(error)}"
     match error:
         case psycopg.errors.LockNotAvailable() | psycopg.errors.ObjectInUse():
             return BusyError(message)
@@ -76,6 +74,14 @@ def translate(error: psycopg.Error, what: str) -> CdcCounterError:
             return UnreachableError(message)
         case _:
             return CdcCounterError(message)
+
+
+def _words(error: psycopg.Error) -> str:
+    """Return what went wrong in one line: libpq breaks its words into several, and draws where in our SQL."""
+    if error.diag.message_primary:
+        said = [error.diag.message_primary, error.diag.message_detail or ""]
+        return " ".join(" ".join(said).split())
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _escaped(value: str) -> str:
