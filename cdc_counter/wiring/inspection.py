@@ -72,5 +72,7 @@ class Inspection:
         declared = {definition.name for definition in self._config.counters}
         missing = frozenset(declared - self._consumer.records.keys())
         if missing - self._missing:
-            _log.warning("declared but not installed: %s; run 'cdc-counter init'", ", ".join(sorted(missing)))
+            # Also after `init` has retired a counter: this process still has the configuration it started with.
+            remedy = "run 'cdc-counter init', or restart if the configuration has changed"
+            _log.warning("declared but not installed: %s; %s", ", ".join(sorted(missing)), remedy)
         self._missing = missing
