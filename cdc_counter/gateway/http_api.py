@@ -53,12 +53,12 @@ class CounterApi:
         except UnauthorizedError as error:
             return answer({"error": "unauthorized", "reason": str(error)}, 401, {"WWW-Authenticate": "Bearer"})
         try:
-            key = _room(request.raw_path)
+            key, scope_named = _room(request.raw_path)
             position, seconds = _wish(request)
         except InvalidArgumentError as error:
             return answer({"error": "invalid", "reason": str(error)}, 400)
         try:
-            if not grant.allows(key) or await self._readings.find(key) is None:
+            if not grant.allows(key) or not await self._readings.has(key, scope_named=scope_named):
                 return answer({"error": NOT_FOUND}, 404)
             reading = await self._readings.read(key)
             if position is not None and reading.version < position:
@@ -93,7 +93,8 @@ def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | No
     )
 
 
-def _room(raw_path: str) -> RoomKey:
+def _room(raw_path: str) -> tuple[RoomKey, bool]:
+    """Return the room, and whether the path names a scope at all."""
     # From the request line itself: the parsed path has lost the difference between '/' and '%2F'.
     path = raw_path.partition("?")[0].removeprefix(PREFIX)
     counter, slash, scope = path.partition("/")
@@ -101,7 +102,7 @@ def _room(raw_path: str) -> RoomKey:
         names = [unquote_to_bytes(part).decode() for part in (counter, scope)]
     except UnicodeDecodeError:
         raise InvalidArgumentError("the path must be percent-encoded UTF-8") from None
-    return requested_room(names[0], names[1] if slash else NO_KEY)
+    return requested_room(names[0], names[1] if slash else NO_KEY), bool(slash)
 
 
 def _wish(request: web.Request) -> tuple[Lsn | None, float]:

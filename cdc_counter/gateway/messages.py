@@ -70,6 +70,11 @@ def subscription_room(arguments: tuple[object, ...]) -> RoomKey:
     return requested_room(arguments[0].get("counter"), arguments[0].get("scope"))
 
 
+def scope_named(arguments: tuple[object, ...]) -> bool:
+    """Say whether an event's arguments, which name a room, name a scope."""
+    return isinstance(arguments[0], dict) and arguments[0].get("scope") is not None
+
+
 def invalid(error: InvalidArgumentError) -> dict[str, str]:
     """Return the acknowledgement of what could not be understood."""
     return {"error": "invalid", "reason": str(error)}

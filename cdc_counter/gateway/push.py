@@ -11,6 +11,7 @@ from typing import Any, Final
 import socketio
 
 from cdc_counter.config.gateway import GatewaySettings
+from cdc_counter.core.definition import NO_KEY
 from cdc_counter.core.reading import FeedEntry, Gap
 from cdc_counter.errors import UnreachableError
 from cdc_counter.gateway.engine import NAMESPACE, Engine
@@ -22,6 +23,7 @@ from cdc_counter.gateway.messages import (
     UNAVAILABLE,
     InvalidArgumentError,
     invalid,
+    scope_named,
     subscription_room,
 )
 from cdc_counter.gateway.readings import Outcome, Readings, RoomLoader
@@ -67,6 +69,7 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         self._expired: asyncio.Queue[str] = asyncio.Queue()
         self._clients: dict[str, tuple[str, Grant, asyncio.TimerHandle | None]] = {}
         self._followed = False
+        self._readings = readings
         self._loader = RoomLoader(readings, self._fanout, self._something_new.set, self._say_farewell)
         engine.server.register_namespace(self)
 
@@ -130,6 +133,12 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         if known is None or not known[1].allows(key):
             self._metrics.clients_refused.labels("forbidden").inc()
             return {"error": NOT_FOUND}
+        if key.scope == NO_KEY and not scope_named(arguments):
+            try:
+                if not await self._readings.has(key, scope_named=False):
+                    return {"error": NOT_FOUND}
+            except UnreachableError:
+                return {"error": UNAVAILABLE}
         # The place is taken before the room is read: what changes from here on is not missed.
         room = self._fanout.join(client, key)
         if room is None:

@@ -48,6 +48,11 @@ class Readings:
         info = await self._source.counter(key.counter)
         return info if info is not None and (info.scoped or key.scope == NO_KEY) else None
 
+    async def has(self, key: RoomKey, *, scope_named: bool) -> bool:
+        """Say whether there is such a room; a counter with scopes has none without. Raises UnreachableError."""
+        info = await self.find(key)
+        return info is not None and (scope_named or not info.scoped)
+
     async def read(self, key: RoomKey) -> Reading:
         """Return a reading no older than any before it in its epoch; raises UnreachableError."""
         # Readings overtake each other: one may only be compared with what was known when it was begun.

@@ -44,7 +44,7 @@ async def test_scope_may_hold_any_character(
 
 async def test_unknown_counters_and_impossible_scopes_are_not_found(start: Start, http: aiohttp.ClientSession) -> None:
     url = (await start()).url
-    for path in ("nothing", "nothing/42", "total/42"):
+    for path in ("nothing", "nothing/42", "total/42", "open_by_channel"):
         assert await get(http, f"{url}v1/counters/{path}") == (404, {"error": "not found"})
     assert await get(http, f"{url}elsewhere") == (404, {"error": "not found"})
 

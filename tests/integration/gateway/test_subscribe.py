@@ -48,6 +48,7 @@ async def test_absent_scope_is_the_single_scope_and_integers_are_texts(
     unscoped = await client.subscribe("total")
     assert (unscoped["scope"], unscoped["values"], unscoped["scale"]) == ("-", {"-": 9}, 2)
     assert (await client.subscribe("open_by_channel", 42))["values"] == {"7": 3}
+    assert await client.subscribe("open_by_channel") == {"error": "not found"}
 
 
 async def test_client_is_sent_only_the_rooms_it_is_in(script: Script, start: Start, connect: Connect) -> None:
