@@ -7,7 +7,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PORT   ?= 8400
 ARGS   ?=
-# Most tests wait for servers, so that a few more workers than cores do no harm; 0 runs them one after the other.
+# Most tests wait for servers, so that a few more workers than cores do no harm; a file stays with one worker, because its
+# tests share servers and pages. 0 runs them one after the other.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
@@ -20,7 +21,7 @@ demo: $(VENV)/.installed ## Show it: a helpdesk with live numbers on http://127.
 	@$(BIN)/cdc-counter demo --port $(PORT)
 
 test: check ## Run every check and every test (ARGS="-k name" for some)
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-test ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
