@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from tests.rig.proxy import FaultProxy
+from cdc_counter.soak.proxy import FaultProxy
 
 
 class Link:

@@ -9,9 +9,9 @@ import pytest
 from psycopg import pq
 
 from cdc_counter.embedded import PostgresServer
+from cdc_counter.soak.proxy import FaultProxy
 from tests.rig.databases import fresh_database
 from tests.rig.eventually import DeadlineError, eventually
-from tests.rig.proxy import FaultProxy
 
 T = TypeVar("T")
 

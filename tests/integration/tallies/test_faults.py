@@ -8,12 +8,12 @@ from redis.asyncio import Redis
 from cdc_counter.core.outcome import Applied, OtherEpoch
 from cdc_counter.embedded import RedisServer
 from cdc_counter.errors import CdcCounterError, ReseedNeededError, UnreachableError
+from cdc_counter.soak.proxy import FaultProxy
 from cdc_counter.tallies.connection import command, connect
 from cdc_counter.tallies.keys import Keys
 from cdc_counter.tallies.store import TallyStore
 from tests.integration.tallies.conftest import COUNTER, PREFIX, RECORD, begin, everything, group, moves, tally
 from tests.rig.eventually import eventually
-from tests.rig.proxy import FaultProxy
 
 KEYS = Keys(PREFIX)
 
