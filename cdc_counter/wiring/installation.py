@@ -6,48 +6,46 @@ finds out for itself whether it is done.
 """
 
 import asyncio
-import secrets
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import psycopg
 from psycopg import AsyncConnection
 
 from cdc_counter.config import Config
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.events import EventKind, InitEvent, InitReport
 from cdc_counter.core.finding import Finding, Severity
-from cdc_counter.core.lifecycle import Epoch, ServerFacts, Stored, belongs_elsewhere
-from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.lifecycle import Stored, belongs_elsewhere
 from cdc_counter.core.reading import CounterState
-from cdc_counter.core.watermark import Watermark
-from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError
+from cdc_counter.errors import NotReadyError
 from cdc_counter.metrics import Metrics
-from cdc_counter.postgres.blockers import blockers_of
 from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.install import InstallEvent, Moment, execute, plan_objects, remove_objects
 from cdc_counter.postgres.installed import InstalledCounter, installed_counters
 from cdc_counter.postgres.readiness import check_postgres
-from cdc_counter.postgres.slot import create_slot, drop_slot, find_slot, standbys_expected
+from cdc_counter.postgres.slot import find_slot
 from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.tallies.readiness import check_redis
 from cdc_counter.tallies.store import TallyStore
+from cdc_counter.wiring.lifetimes import (
+    begin_epoch,
+    current_facts,
+    ensure_slot,
+    record_of,
+    remove_slot,
+    waiting_for,
+)
 from cdc_counter.wiring.parts import (
     ConsumingParts,
     admin_connect,
     conninfo,
     consume,
     consuming_parts,
-    open_stream,
     redis_client,
     tally_store,
 )
 
 OnEvent = Callable[[InitEvent], None]
-
-_SLOT_LOCK_TIMEOUT: Final = "3s"
-"""One attempt at creating the slot. It holds no lock that writers want, so it may wait longer than on tables."""
 
 _LOOK_SECONDS: Final = 0.3
 
@@ -66,13 +64,13 @@ async def init(config: Config, on_event: OnEvent, *, reseed: bool = False) -> In
         await execute(plan, admin_connect(config), lambda event: on_event(_as_init_event(event)))
         changed = len(plan.steps)
         if reseed:
-            await _drop_slot(connection, settings.slot, on_event)
-        start = await _ensure_slot(config, connection, on_event)
+            await remove_slot(connection, settings.slot, on_event)
+        start = await ensure_slot(config, connection, on_event)
         changed += start is not None
         with translated_errors("reading the counters"):
             counters = await installed_counters(connection, settings.schema_name)
         if stored is None or reseed:
-            await _begin_epoch(config, tallies, stored, start, counters)
+            await begin_epoch(config, tallies, stored, start, counters)
             changed += 1
         else:
             changed += await _follow_counters(tallies, stored.epoch.identity, counters)
@@ -106,7 +104,7 @@ async def drop(config: Config, on_event: OnEvent) -> None:
     """Remove everything: the slot first, for it holds back WAL, then triggers and objects, then the keys in Redis."""
     settings = config.postgres
     async with connected(conninfo(settings, "drop", admin=True)) as connection:
-        await _drop_slot(connection, settings.slot, on_event)
+        await remove_slot(connection, settings.slot, on_event)
         with translated_errors("removing our objects"):
             await remove_objects(
                 connection,
@@ -138,16 +136,8 @@ async def _check(config: Config, connection: AsyncConnection[Any], on_event: OnE
 
 async def _require_same_database(config: Config, stored: Stored) -> None:
     """Keep two databases under one prefix apart: the counters of one would be taken for surplus by the other."""
-    if (decision := belongs_elsewhere(stored, await _facts(config))) is not None:
+    if (decision := belongs_elsewhere(stored, await current_facts(config))) is not None:
         raise decision.error()
-
-
-async def _facts(config: Config) -> ServerFacts:
-    stream = await open_stream(config)
-    try:
-        return await stream.facts(None)
-    finally:
-        await stream.close()
 
 
 def _as_text(finding: Finding) -> str:
@@ -156,96 +146,8 @@ def _as_text(finding: Finding) -> str:
 
 def _as_init_event(event: InstallEvent) -> InitEvent:
     if event.moment is Moment.WAITING:
-        return InitEvent(EventKind.WAITING, event.title, _waiting_for(event.blockers))
+        return InitEvent(EventKind.WAITING, event.title, waiting_for(event.blockers))
     return InitEvent(EventKind.STEP if event.moment is Moment.DONE else EventKind.PROGRESS, event.title)
-
-
-def _waiting_for(blockers: Iterable[object]) -> str:
-    return "waiting for " + ("; ".join(map(str, blockers)) or "a lock that is gone by now")
-
-
-async def _ensure_slot(config: Config, connection: AsyncConnection[Any], on_event: OnEvent) -> Lsn | None:
-    """Create the slot unless it is there; returns its consistent point when it was created."""
-    settings = config.postgres
-    if await find_slot(connection, settings.slot) is not None:
-        return None
-    failover = await standbys_expected(connection) if settings.failover == "auto" else settings.failover
-    with translated_errors("creating the slot"):
-        await connection.execute(f"SET lock_timeout = '{_SLOT_LOCK_TIMEOUT}'")
-    async with connected(conninfo(settings, "init", admin=True)) as watcher:
-        while True:
-            watching = asyncio.create_task(_watch(watcher, connection.info.backend_pid, on_event), name="slot watch")
-            try:
-                start = await create_slot(connection, settings.slot, failover=failover)
-            except BusyError:
-                continue
-            finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
-            break
-    with translated_errors("creating the slot"):
-        await connection.execute("RESET lock_timeout")
-    on_event(InitEvent(EventKind.STEP, f"created slot {settings.slot}", f"consistent at {start}"))
-    return start
-
-
-async def _watch(watcher: AsyncConnection[Any], pid: int, on_event: OnEvent) -> None:
-    while True:
-        await asyncio.sleep(_LOOK_SECONDS)
-        with translated_errors("looking for blockers"):
-            blockers = await blockers_of(watcher, pid)
-        if blockers:
-            on_event(InitEvent(EventKind.WAITING, "creating the slot", _waiting_for(blockers)))
-
-
-async def _drop_slot(connection: AsyncConnection[Any], slot: str, on_event: OnEvent) -> None:
-    async def refuse(pid: int) -> None:
-        raise BusyError(
-            f"slot {slot!r} is active for pid {pid}", hint="stop 'cdc-counter run', then run this command again"
-        )
-
-    try:
-        dropped = await drop_slot(connection, slot, refuse)
-    except psycopg.Error as error:
-        raise CdcCounterError(f"dropping slot {slot!r}: {error}") from error
-    if dropped:
-        on_event(InitEvent(EventKind.STEP, f"dropped slot {slot}"))
-
-
-async def _begin_epoch(
-    config: Config,
-    tallies: TallyStore,
-    replaced: Stored | None,
-    start: Lsn | None,
-    counters: Sequence[InstalledCounter],
-) -> None:
-    facts = await _facts(config)
-    slot = facts.slot
-    watermark = start if start is not None else slot.confirmed_flush if slot else None
-    if watermark is None:
-        raise BusyError(f"slot {config.postgres.slot!r} disappeared", hint="run the command again")
-    if slot is not None and slot.active_pid is not None:
-        raise BusyError(
-            f"slot {config.postgres.slot!r} is active for pid {slot.active_pid}, but Redis has no tallies under "
-            f"prefix {config.redis.prefix!r}",
-            hint="check redis.url and redis.prefix; if they are right stop 'cdc-counter run' and run init again",
-        )
-    epoch = Epoch(
-        identity=secrets.token_hex(8),
-        system_identifier=facts.system_identifier,
-        database_oid=facts.database_oid,
-        timeline=facts.timeline,
-        slot=config.postgres.slot,
-    )
-    # Where there were numbers they stay visible, marked, until the new ones are there.
-    known = await tallies.counters() if replaced else {}
-    records = [
-        _record(counter, CounterState.REBUILDING if counter.name in known else CounterState.SEEDING)
-        for counter in counters
-    ]
-    await tallies.begin_epoch(
-        replaced.epoch.identity if replaced else "", Stored(epoch, Watermark(watermark)), records, time.time()
-    )
 
 
 async def _follow_counters(tallies: TallyStore, epoch: str, counters: Sequence[InstalledCounter]) -> int:
@@ -256,18 +158,12 @@ async def _follow_counters(tallies: TallyStore, epoch: str, counters: Sequence[I
         record = known.get(counter.name)
         if record is None or record.id != counter.id:
             state = CounterState.SEEDING if record is None else CounterState.REBUILDING
-            await tallies.set_counter(epoch, _record(counter, state))
+            await tallies.set_counter(epoch, record_of(counter, state))
             changes += 1
     for name in known.keys() - {counter.name for counter in counters}:
         await tallies.remove_counter(epoch, name)
         changes += 1
     return changes
-
-
-def _record(counter: InstalledCounter, state: CounterState) -> CounterRecord:
-    return CounterRecord(
-        id=counter.id, name=counter.name, state=state, scoped=counter.scoped, scale=counter.scale, since=time.time()
-    )
 
 
 async def _seed(config: Config, on_event: OnEvent) -> tuple[str, ...]:

@@ -1,0 +1,147 @@
+"""What begins and ends a lifetime of tallies: the slot they are streamed from, and the epoch they belong to.
+
+`init` and the daemon that rebuilds share it. Each step finds out for itself whether it is done, and none waits for a
+lock that writers want.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection
+
+from cdc_counter.config import Config
+from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.events import EventKind, InitEvent
+from cdc_counter.core.lifecycle import Epoch, ServerFacts, Stored
+from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.reading import CounterState
+from cdc_counter.core.watermark import Watermark
+from cdc_counter.errors import BusyError, CdcCounterError
+from cdc_counter.postgres.blockers import blockers_of
+from cdc_counter.postgres.connection import connected, translated_errors
+from cdc_counter.postgres.installed import InstalledCounter
+from cdc_counter.postgres.slot import create_slot, drop_slot, find_slot, standbys_expected
+from cdc_counter.tallies.store import TallyStore
+from cdc_counter.wiring.parts import conninfo, open_stream
+
+OnEvent = Callable[[InitEvent], None]
+
+_SLOT_LOCK_TIMEOUT: Final = "3s"
+"""One attempt at creating the slot. It holds no lock that writers want, so it may wait longer than on tables."""
+
+_LOOK_SECONDS: Final = 0.3
+
+
+async def current_facts(config: Config) -> ServerFacts:
+    """Ask the server, as the start-up decision does, but for the history of timelines."""
+    stream = await open_stream(config)
+    try:
+        return await stream.facts(None)
+    finally:
+        await stream.close()
+
+
+async def ensure_slot(config: Config, connection: AsyncConnection[Any], on_event: OnEvent) -> Lsn | None:
+    """Create the slot unless it is there; returns its consistent point when it was created."""
+    settings = config.postgres
+    if await find_slot(connection, settings.slot) is not None:
+        return None
+    failover = await standbys_expected(connection) if settings.failover == "auto" else settings.failover
+    with translated_errors("creating the slot"):
+        await connection.execute(f"SET lock_timeout = '{_SLOT_LOCK_TIMEOUT}'")
+    async with connected(conninfo(settings, "init", admin=True)) as watcher:
+        while True:
+            watching = asyncio.create_task(_watch(watcher, connection.info.backend_pid, on_event), name="slot watch")
+            try:
+                start = await create_slot(connection, settings.slot, failover=failover)
+            except BusyError:
+                continue
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+            break
+    with translated_errors("creating the slot"):
+        await connection.execute("RESET lock_timeout")
+    on_event(InitEvent(EventKind.STEP, f"created slot {settings.slot}", f"consistent at {start}"))
+    return start
+
+
+async def _watch(watcher: AsyncConnection[Any], pid: int, on_event: OnEvent) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        with translated_errors("looking for blockers"):
+            blockers = await blockers_of(watcher, pid)
+        if blockers:
+            on_event(InitEvent(EventKind.WAITING, "creating the slot", waiting_for(blockers)))
+
+
+async def remove_slot(connection: AsyncConnection[Any], slot: str, on_event: OnEvent) -> None:
+    """Drop the slot if it is there; raises BusyError while a consumer streams it."""
+
+    async def refuse(pid: int) -> None:
+        raise BusyError(
+            f"slot {slot!r} is active for pid {pid}", hint="stop 'cdc-counter run', then run this command again"
+        )
+
+    try:
+        dropped = await drop_slot(connection, slot, refuse)
+    except psycopg.Error as error:
+        raise CdcCounterError(f"dropping slot {slot!r}: {error}") from error
+    if dropped:
+        on_event(InitEvent(EventKind.STEP, f"dropped slot {slot}"))
+
+
+async def begin_epoch(
+    config: Config,
+    tallies: TallyStore,
+    replaced: Stored | None,
+    start: Lsn | None,
+    counters: Sequence[InstalledCounter],
+) -> None:
+    """Begin an epoch at `start`, or where the slot stands, with every counter to be seeded.
+
+    Raises ReseedNeededError when another epoch than `replaced` is stored, BusyError while a consumer streams the slot.
+    """
+    facts = await current_facts(config)
+    slot = facts.slot
+    watermark = start if start is not None else slot.confirmed_flush if slot else None
+    if watermark is None:
+        raise BusyError(f"slot {config.postgres.slot!r} disappeared", hint="run the command again")
+    if slot is not None and slot.active_pid is not None:
+        raise BusyError(
+            f"slot {config.postgres.slot!r} is active for pid {slot.active_pid}, but Redis has no tallies under "
+            f"prefix {config.redis.prefix!r}",
+            hint="check redis.url and redis.prefix; if they are right stop 'cdc-counter run' and run init again",
+        )
+    epoch = Epoch(
+        identity=secrets.token_hex(8),
+        system_identifier=facts.system_identifier,
+        database_oid=facts.database_oid,
+        timeline=facts.timeline,
+        slot=config.postgres.slot,
+    )
+    # Where there were numbers they stay visible, marked, until the new ones are there.
+    known = await tallies.counters() if replaced else {}
+    records = [
+        record_of(counter, CounterState.REBUILDING if counter.name in known else CounterState.SEEDING)
+        for counter in counters
+    ]
+    await tallies.begin_epoch(
+        replaced.epoch.identity if replaced else "", Stored(epoch, Watermark(watermark)), records, time.time()
+    )
+
+
+def record_of(counter: InstalledCounter, state: CounterState) -> CounterRecord:
+    """Return the record of an installed counter as it begins."""
+    return CounterRecord(
+        id=counter.id, name=counter.name, state=state, scoped=counter.scoped, scale=counter.scale, since=time.time()
+    )
+
+
+def waiting_for(blockers: Iterable[object]) -> str:
+    """Say who is waited for."""
+    return "waiting for " + ("; ".join(map(str, blockers)) or "a lock that is gone by now")
