@@ -92,6 +92,12 @@ class InconclusiveError(CdcCounterError):
     default_hint = "run the command again"
 
 
+class UnfitTallyError(CdcCounterError):
+    """What is stored where a tally belongs is no hash of integers: somebody else wrote it."""
+
+    default_hint = "the counter is rebuilt by 'cdc-counter run'; only cdc-counter may write this key"
+
+
 class ProtocolError(CdcCounterError):
     """Bytes that are not what the PostgreSQL manual says they are."""
 

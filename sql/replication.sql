@@ -66,3 +66,10 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 -- name: snapshot
 -- One statement, so that every commit the snapshot sees lies before the LSN.
 SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS lsn;
+
+-- name: ledger_of_key
+-- Transaction numbers rise with their beginnings, so that the highest are the newest.
+SELECT xid::text, sum(delta)::bigint AS delta
+  FROM {ledger}
+ WHERE counter = %(counter)s AND scope = %(scope)s AND bucket = %(bucket)s
+ GROUP BY xid ORDER BY xid DESC LIMIT %(limit)s;

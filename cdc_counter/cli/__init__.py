@@ -7,10 +7,12 @@ from cdc_counter.cli.demo import demo
 from cdc_counter.cli.drop import drop
 from cdc_counter.cli.init import init
 from cdc_counter.cli.program import program
+from cdc_counter.cli.repair import repair
 from cdc_counter.cli.run import run
 from cdc_counter.cli.status import status
+from cdc_counter.cli.verify import verify
 from cdc_counter.cli.watch import watch
 
 main = program
-for _command in (init, run, status, watch, drop, demo):
+for _command in (init, run, verify, repair, status, watch, drop, demo):
     main.add_command(_command)

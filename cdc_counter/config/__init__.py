@@ -8,7 +8,13 @@ from cdc_counter.config.find import CONFIG_VARIABLE, DEFAULT_FILE, find_config
 from cdc_counter.config.gateway import AuthSettings, GatewaySettings
 from cdc_counter.config.load import Config, load, load_config
 from cdc_counter.config.redaction import redacted
-from cdc_counter.config.settings import OutboxSettings, PostgresSettings, RedisSettings, StreamSettings
+from cdc_counter.config.settings import (
+    OutboxSettings,
+    PostgresSettings,
+    RedisSettings,
+    StreamSettings,
+    VerifySettings,
+)
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -20,6 +26,7 @@ __all__ = [
     "PostgresSettings",
     "RedisSettings",
     "StreamSettings",
+    "VerifySettings",
     "find_config",
     "load",
     "load_config",

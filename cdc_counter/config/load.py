@@ -19,6 +19,7 @@ from cdc_counter.config.settings import (
     RedisSettings,
     Section,
     StreamSettings,
+    VerifySettings,
 )
 from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.errors import ConfigError
@@ -39,6 +40,7 @@ class ConfigFile(Section):
     redis: RedisSettings = Field(default_factory=RedisSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
     outbox: OutboxSettings = Field(default_factory=OutboxSettings)
+    verify: VerifySettings = Field(default_factory=VerifySettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     counter: Annotated[tuple[CounterEntry, ...], Field(strict=False)] = ()
 
@@ -52,6 +54,7 @@ class Config:
     redis: RedisSettings
     stream: StreamSettings
     outbox: OutboxSettings
+    verify: VerifySettings
     gateway: GatewaySettings
     counters: tuple[CounterDefinition, ...]
 
@@ -89,6 +92,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         redis=file.redis,
         stream=file.stream,
         outbox=file.outbox,
+        verify=file.verify,
         gateway=file.gateway,
         counters=tuple(entry.definition for entry in file.counter),
     )

@@ -143,3 +143,14 @@ class OutboxSettings(Section):
     keep_hours: Annotated[int, Field(ge=1, le=6)] = 3
     """At most 6 of the ring's 8 partitions: the current one and its successor are never pruned."""
     prune_seconds: Annotated[float, Field(gt=0, le=3600)] = 300.0
+
+
+class VerifySettings(Section):
+    """`[verify]`: continuous verifying, beside the stream."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Of the time, at most; 0 turns it off. A counter whose recount takes long is compared less often."""
+    interval_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    """At least so long between two verifications of one counter."""
+    repair: bool = False
+    """Whether drift is subtracted at once, or left to be looked at."""

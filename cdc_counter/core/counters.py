@@ -21,7 +21,7 @@ class CounterRecord:
     """One counter as kept in Redis. `reason` says why it is not live, `since` (unix seconds) since when.
 
     `quarantined`: a tally of it can't be written (wrong type, 64-bit overflow), so its deltas are left out until it is
-    rebuilt; the others go on.
+    rebuilt; the others go on. `drifted`: so many keys were found to be wrong, so that it is stale until it is repaired.
     """
 
     id: int
@@ -32,6 +32,7 @@ class CounterRecord:
     quarantined: bool = False
     reason: str = ""
     since: float = 0.0
+    drifted: int = 0
 
     @property
     def info(self) -> CounterInfo:
@@ -43,11 +44,16 @@ class CounterRecord:
         """Whether its tallies are being, or are to be, counted from the table."""
         return self.state in (CounterState.SEEDING, CounterState.REBUILDING)
 
+    @property
+    def verifiable(self) -> bool:
+        """Whether its tallies claim to be exact, or are known not to be; what is to be counted anew claims nothing."""
+        return self.state is CounterState.LIVE or (self.state is CounterState.STALE and self.drifted > 0)
+
     def moved_to(
-        self, state: CounterState, now: float, reason: str = "", *, quarantined: bool = False
+        self, state: CounterState, now: float, reason: str = "", *, quarantined: bool = False, drifted: int = 0
     ) -> "CounterRecord":
         """Return the record in another state."""
-        return replace(self, state=state, reason=reason, quarantined=quarantined, since=now)
+        return replace(self, state=state, reason=reason, quarantined=quarantined, since=now, drifted=drifted)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain dict that is stored as JSON."""

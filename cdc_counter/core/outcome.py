@@ -59,3 +59,8 @@ Outcome = Applied | Conflict | OtherEpoch | Unfit
 def seed_field(counter: str) -> str:
     """Return the meta field that journals a counter's seed, so that no chunk is added twice."""
     return f"seed:{counter}"
+
+
+def repair_field(counter: str) -> str:
+    """Return the meta field that makes sure a repair is done once."""
+    return f"repair:{counter}"

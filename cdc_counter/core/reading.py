@@ -30,12 +30,21 @@ class CounterInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifiedAt:
+    """When (unix seconds) and at which LSN the whole counter was last found equal to a recount."""
+
+    time: float
+    lsn: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """Every bucket of one scope at one watermark.
 
     `values` maps bucket to tally, zero buckets absent, empty while the counter is first seeded. `sequence` is the
     feed's last entry at that moment: entries up to it are included, later ones are not. `scale` is the number of
-    decimal digits a sum is scaled by (12.34 is kept as 1234 with scale 2), 0 for counts.
+    decimal digits a sum is scaled by (12.34 is kept as 1234 with scale 2), 0 for counts. `verified_at` is None when the
+    counter was not verified since it became what it is.
     """
 
     counter: str
@@ -46,6 +55,7 @@ class Reading:
     state: CounterState
     sequence: int
     scale: int = 0
+    verified_at: VerifiedAt | None = None
 
 
 @dataclass(frozen=True, slots=True)

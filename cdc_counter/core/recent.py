@@ -60,9 +60,21 @@ class RecentTransactions:
         if seen and (self._released_by is None or snapshot.includes(self._released_by)):
             self._released_by = snapshot
 
-    def xids(self) -> list[int]:
-        """Return the identifiers of all transactions held, for a successor process."""
-        return [*self._known, *self._forgotten]
+    def touched(self, counter: int, since: Lsn) -> dict[str, set[str]]:
+        """Return, by scope, the buckets of a counter that transactions held here changed.
+
+        All that were applied after `since` are among them. Raises InconclusiveError when one of those is not held.
+        """
+        for xid, end_lsn in self._forgotten.items():
+            # A transaction that is being applied in parts stands at its predecessor's end.
+            if end_lsn >= since:
+                raise InconclusiveError(f"transaction {xid} was applied meanwhile, and what it changed is not held")
+        found: dict[str, set[str]] = {}
+        for transaction in self._known.values():
+            for (changed, scope), buckets in (transaction.deltas or {}).items():
+                if changed == counter:
+                    found.setdefault(scope, set()).update(buckets)
+        return found
 
     def hidden_from(self, snapshot: Snapshot, until: Lsn) -> list[AppliedTransaction]:
         """Return the transactions applied up to `until` (inclusive) that the snapshot does not see.

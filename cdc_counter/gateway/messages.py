@@ -5,12 +5,13 @@ Integers go out as JSON numbers whatever their size; a reader in JavaScript sees
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
 from cdc_counter.core.definition import NO_KEY
-from cdc_counter.core.reading import Reading
+from cdc_counter.core.reading import Reading, VerifiedAt
 from cdc_counter.gateway.rooms import Room, RoomKey
 
 NOT_FOUND: Final = "not found"
@@ -91,7 +92,14 @@ def snapshot_of(source: Room | Reading) -> dict[str, Any]:
         "state": source.state.value,
         "epoch": source.epoch,
         "scale": source.scale,
+        "verified_at": _proof(source.verified_at),
     }
+
+
+def _proof(verified_at: VerifiedAt | None) -> dict[str, str] | None:
+    if verified_at is None:
+        return None
+    return {"time": datetime.fromtimestamp(verified_at.time, UTC).isoformat(), "lsn": verified_at.lsn}
 
 
 def changes_of(room: Room, changes: Mapping[str, int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cdc_counter.core.lsn import ZERO, Lsn
-from cdc_counter.core.reading import Change, CounterState, Reading
+from cdc_counter.core.reading import Change, CounterState, Reading, VerifiedAt
 
 
 class RoomKey(NamedTuple):
@@ -46,6 +46,7 @@ class Room:
         "sequence",
         "state",
         "values",
+        "verified_at",
         "version",
     )
 
@@ -57,6 +58,7 @@ class Room:
         self.epoch = ""
         self.state = CounterState.STALE
         self.scale = 0
+        self.verified_at: VerifiedAt | None = None
         self.ready = False
         self.generation = 0
         self._sent = -1
@@ -95,6 +97,7 @@ class Room:
         self.values = {bucket: value for bucket, value in reading.values.items() if value}
         self.version, self.epoch, self.state = reading.version, reading.epoch, reading.state
         self.scale, self.sequence = reading.scale, reading.sequence
+        self.verified_at = reading.verified_at
         for bucket, (sequence, value) in self._late.items():
             if sequence > reading.sequence:
                 self._put(bucket, value)

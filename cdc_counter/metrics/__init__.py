@@ -30,6 +30,21 @@ class Metrics:
         self.broken_counters = Counter(
             "cdc_counter_broken_captures", "Firings whose deltas could not be computed", ["counter"], registry=registry
         )
+        # verifying
+        self.verifications = Counter(
+            "cdc_counter_verifications", "Counters compared with a recount", ["counter", "verdict"], registry=registry
+        )
+        self.keys_compared = Counter("cdc_counter_keys_compared", "Keys compared", ["counter"], registry=registry)
+        self.mismatched_keys = Counter(
+            "cdc_counter_mismatched_keys", "Keys found to be wrong", ["counter"], registry=registry
+        )
+        self.repaired_keys = Counter("cdc_counter_repaired_keys", "Keys repaired", ["counter"], registry=registry)
+        self.verified_at = Gauge(
+            "cdc_counter_verified_timestamp_seconds",
+            "When a counter was last found exact",
+            ["counter"],
+            registry=registry,
+        )
         # gateway
         self.clients = Gauge("cdc_counter_clients", "Socket.IO clients connected", registry=registry)
         self.subscriptions = Gauge("cdc_counter_subscriptions", "Subscriptions of all clients", registry=registry)

@@ -36,17 +36,18 @@ class Recount:
     lsn: Lsn
     estimated_rows: int
 
-    async def truth(self, counter: str, chunk: int) -> AsyncIterator[list[TruthRow]]:
-        """Yield a counter's non-zero values in lists of up to `chunk`, counted by the database."""
-        query = sql.SQL("COPY (SELECT scope, bucket, value FROM {} WHERE value <> 0) TO STDOUT").format(
-            sql.Identifier(self.schema, counter)
+    async def truth(self, counter: str, chunk: int, scope: str | None = None) -> AsyncIterator[list[TruthRow]]:
+        """Yield a counter's non-zero values, of one scope if named, in lists of up to `chunk`; the database counts."""
+        query = sql.SQL("COPY (SELECT scope, bucket, value FROM {} WHERE value <> 0{}) TO STDOUT").format(
+            sql.Identifier(self.schema, counter),
+            sql.SQL("") if scope is None else sql.SQL(" AND scope = {}").format(sql.Literal(scope)),
         )
         rows: list[TruthRow] = []
         with translated_errors(f"counting {counter}"):
             async with self.connection.cursor() as cursor, cursor.copy(query) as copy:
                 copy.set_types(["text", "text", "text"])
-                async for scope, bucket, value in copy.rows():
-                    rows.append((scope, bucket, _integer(value, counter)))
+                async for in_scope, bucket, value in copy.rows():
+                    rows.append((in_scope, bucket, _integer(value, counter)))
                     if len(rows) == chunk:
                         yield rows
                         rows = []

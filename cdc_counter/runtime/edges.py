@@ -9,8 +9,10 @@ from cdc_counter.core.frames import StandbyStatusUpdate
 from cdc_counter.core.lifecycle import ServerFacts, Stored
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outcome import Move, Outcome, TallyGroup
+from cdc_counter.core.paging import PageRequest, TallyPage
 from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.core.status import StreamStatus
+from cdc_counter.core.verification import Verification
 
 
 class Stream(Protocol):
@@ -83,8 +85,8 @@ class Recount(Protocol):
     def estimated_rows(self) -> int:
         """About how many rows there are to count."""
 
-    def truth(self, counter: str, chunk: int) -> AsyncIterator[list[tuple[str, str, int]]]:
-        """Yield (scope, bucket, value) in lists."""
+    def truth(self, counter: str, chunk: int, scope: str | None = None) -> AsyncIterator[list[tuple[str, str, int]]]:
+        """Yield (scope, bucket, value) in lists, of all scopes or one."""
 
 
 class Recounter(Protocol):
@@ -115,14 +117,15 @@ class Tallies(Protocol):
         version: str = "",
         note: str = "",
         surplus_notes: int = 0,
+        repair: str = "",
     ) -> Outcome:
         """Add deltas and move meta fields in one step, or do nothing."""
 
     async def set_counter(self, epoch: str, record: CounterRecord) -> Outcome:
         """Write a counter's record and tell readers."""
 
-    async def seed_mark(self, counter: str) -> str:
-        """Return the journal of a counter's seed."""
+    async def mark(self, field: str) -> str:
+        """Return what stands in a meta field."""
 
     async def discard_hidden(self, counter: str) -> None:
         """Delete what an unfinished seed left."""
@@ -135,3 +138,26 @@ class Tallies(Protocol):
 
     async def report(self, status: StreamStatus) -> None:
         """Store the consumer's report."""
+
+
+class TallyPages(Protocol):
+    """The reading side of Redis, with the watermark of each reading."""
+
+    async def scopes(self, counter: str) -> list[str]:
+        """Return every scope that has a tally."""
+
+    def requests(self, counter: str, scopes: Sequence[str]) -> AsyncIterator[PageRequest]:
+        """Yield what to ask for, to see all of these scopes; a part of a scope is followed by its cursor."""
+
+    async def page(self, counter: str, request: PageRequest) -> TallyPage:
+        """Read one page; raises UnfitTallyError when what is there is no tally."""
+
+
+class Verifications(Protocol):
+    """Where the last verification of each counter is kept."""
+
+    async def note(self, verification: Verification) -> None:
+        """Store it."""
+
+    async def all(self) -> dict[str, Verification]:
+        """Return what is stored, by counter."""

@@ -50,7 +50,10 @@ class Healer:
             _log.info("reading the counters: %s", error)
             return
         for record in list(self._consumer.records.values()):
-            if record.state is CounterState.LIVE or record.name in self.held_back or not self._is_due(record.name):
+            # A wrong number is evidence: it is repaired on purpose, not painted over.
+            if record.state is CounterState.LIVE or record.drifted or record.name in self.held_back:
+                continue
+            if not self._is_due(record.name):
                 continue
             try:
                 await self._seeder.seed(await self._begin(record), on_progress)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cdc_counter.core.lifecycle import Epoch
+from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.recent import AppliedTransaction, RecentTransactions
 from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.core.watermark import Watermark
@@ -29,6 +30,7 @@ class Lineage:
     _notes: deque[tuple[int, ...]] = field(default_factory=deque)
     _snapshot: Snapshot | None = None
     _holders: int = 0
+    _waiting: Snapshot | None = None
 
     @classmethod
     def from_notes(cls, epoch: Epoch, watermark: Watermark, max_deltas: int, notes: Iterable[str]) -> "Lineage":
@@ -58,11 +60,14 @@ class Lineage:
         self.activated.discard(counter)
         self._broken.setdefault(counter, set()).update(t.xid for t in transactions)
 
-    def unseen(self, snapshot: Snapshot, counter: int) -> list[AppliedTransaction]:
-        """Return applied transactions that the snapshot does not see; InconclusiveError when that is unknown."""
+    def unseen(self, snapshot: Snapshot, counter: int, until: Lsn | None = None) -> list[AppliedTransaction]:
+        """Return transactions applied up to `until` (None: now) that the snapshot does not see.
+
+        Raises InconclusiveError when that is unknown.
+        """
         if not all(snapshot.sees(xid) for xid in self._broken.get(counter, ())):
             raise InconclusiveError("a transaction whose deltas could not be computed is not in the snapshot yet")
-        return self.recent.hidden_from(snapshot, self.watermark.lsn)
+        return self.recent.hidden_from(snapshot, self.watermark.lsn if until is None else until)
 
     def noted(self, note: str, removed: int) -> None:
         """Follow what a step did to the list in Redis."""
@@ -79,11 +84,16 @@ class Lineage:
             yield
         finally:
             self._holders -= 1
+            if self._waiting is not None:
+                self.release(self._waiting)
 
     def release(self, snapshot: Snapshot) -> None:
-        """Let go of transactions that every new snapshot sees, unless somebody compares with an older one."""
+        """Let go of transactions that every new snapshot sees, once nobody compares with an older one any more."""
         if self._holders:
+            # Whoever compares next takes a newer snapshot than this one: one after the other must not starve it.
+            self._waiting = snapshot
             return
+        self._waiting = None
         self.recent.release(snapshot)
         for counter, xids in list(self._broken.items()):
             xids.difference_update([xid for xid in xids if snapshot.sees(xid)])

@@ -58,7 +58,7 @@ class Seeder:
         """Seed a counter that awaits it; afterwards it is live. Raises a retryable error when it has to start again."""
         name = record.name
         await self._tallies.discard_hidden(name)
-        journal = _Journal(self._tallies, name, await self._tallies.seed_mark(name))
+        journal = _Journal(self._tallies, name, await self._tallies.mark(seed_field(name)))
         on_progress(name, "taking a snapshot", 0)
         lineage = await self._consumer.between_steps(ZERO, self._current_lineage)
         # Held from before the snapshot: what is let go by a newer one would be missing from the comparison.

@@ -37,6 +37,25 @@ class Keys:
         """String: the consumer's last report as JSON."""
         return f"{self.prefix}:status"
 
+    @property
+    def verified(self) -> str:
+        """Hash: counter name -> its last verification as JSON."""
+        return f"{self.prefix}:verified"
+
+    @property
+    def repairs(self) -> str:
+        """Stream: the journal of repairs, with who asked and every old and new value."""
+        return f"{self.prefix}:repairs"
+
+    @property
+    def requests(self) -> str:
+        """List: what is asked of the running consumer."""
+        return f"{self.prefix}:requests"
+
+    def answers(self, request: str) -> str:
+        """List: what it answers; gone soon after the last one."""
+        return f"{self.prefix}:answers:{request}"
+
     def tally(self, counter: str, scope: str) -> str:
         """Hash: bucket -> integer, zero fields absent."""
         return f"{self.prefix}:tally:{counter}:{scope}"
@@ -52,7 +71,9 @@ class Keys:
 
     def single(self) -> tuple[str, ...]:
         """Return the keys of which there is one each."""
-        return (self.meta, self.counters, self.feed, self.recent, self.status)
+        return (
+            self.meta, self.counters, self.feed, self.recent, self.status, self.verified, self.repairs, self.requests,
+        )  # fmt: skip
 
     def every_tally(self) -> tuple[str, str]:
         """Return the SCAN patterns of all tallies, hidden ones too; nothing of a prefix that starts like ours."""

@@ -16,9 +16,11 @@ from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.reading import Change, CounterInfo, CounterState, FeedEntry, Gap, Reading, Reset
 from cdc_counter.core.status import StreamStatus
+from cdc_counter.core.verification import proof_of
 from cdc_counter.errors import CdcCounterError, NotReadyError, UnreachableError
 from cdc_counter.tallies.connection import command, translated_errors
 from cdc_counter.tallies.keys import Keys
+from cdc_counter.tallies.verifications import parse_verification
 
 _BLOCK_MS: Final = 1000
 """How long one read of the feed waits; after it the feed's number is compared, to notice that tallies were lost."""
@@ -60,7 +62,8 @@ class TallyReader:
                 pipe.hmget(self._keys.meta, ["epoch", "watermark", "sequence"])
                 pipe.hget(self._keys.counters, counter)
                 pipe.hgetall(self._keys.tally(counter, scope))
-                (epoch, watermark, sequence), raw, values = await pipe.execute()
+                pipe.hget(self._keys.verified, counter)
+                (epoch, watermark, sequence), raw, values, verified = await pipe.execute()
                 honour_cancellation()
         if epoch is None or watermark is None:
             raise self._no_tallies()
@@ -78,6 +81,7 @@ class TallyReader:
             state=record.state,
             sequence=int(sequence or 0),
             scale=record.scale,
+            verified_at=proof_of(record, parse_verification(verified)),
         )
 
     def _no_tallies(self) -> UnreachableError:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lifecycle import Epoch, Stored
-from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit, seed_field
+from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit
 from cdc_counter.core.status import StreamStatus
 from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import CdcCounterError, ReseedNeededError
@@ -86,15 +86,17 @@ class TallyStore:
         version: str = "",
         note: str = "",
         surplus_notes: int = 0,
+        repair: str = "",
     ) -> Outcome:
         """Add deltas and move meta fields in one step, or do nothing.
 
         `version` is what the feed says of the change ('' for the watermark after it); `note` is kept in the list of
-        recent transactions, the oldest `surplus_notes` leave it. A conflict that shows the very values to be set, all
+        recent transactions, the oldest `surplus_notes` leave it; `repair` goes into the journal of repairs, beside the
+        old and the new value of every bucket. A conflict that shows the very values to be set, all
         of them, is an earlier call whose reply was lost: it counts as applied. Raises UnreachableError when there was
         no answer: call again with the same arguments.
         """
-        keys = [self._keys.meta, self._keys.feed, self._keys.recent]
+        keys = [self._keys.meta, self._keys.feed, self._keys.recent, self._keys.repairs]
         arguments: list[str | bytes] = [epoch, str(len(moves))]
         for move in moves:
             arguments += (move.field, move.expected, move.new)
@@ -106,7 +108,7 @@ class TallyStore:
             name = self._keys.hidden if group.hidden else self._keys.tally
             keys.append(name(group.counter, group.scope))
             packed.append(("" if group.hidden else group.counter, group.scope, flat))
-        arguments += (self._feed_length, version, note, str(surplus_notes), orjson.dumps(packed))
+        arguments += (self._feed_length, version, note, str(surplus_notes), repair, orjson.dumps(packed))
         with translated_errors("applying deltas"):
             reply = await self._scripts.apply.call(self._client, keys, arguments)
         match reply:
@@ -115,7 +117,7 @@ class TallyStore:
             case ["conflict", *stored]:
                 return _conflict(moves, stored)
             case ["unfit", key, bucket, reason]:
-                group_of = dict(zip(keys[3:], groups, strict=True))
+                group_of = dict(zip(keys[4:], groups, strict=True))
                 return Unfit(key, bucket, reason, group_of.get(key))
             case _:
                 return _other_epoch(reply)
@@ -161,10 +163,10 @@ class TallyStore:
             await self.discard_hidden(name)
         return outcome
 
-    async def seed_mark(self, counter: str) -> str:
-        """Return the journal of a counter's seed: how many chunks of which attempt are in; '' for none."""
-        with translated_errors("reading a seed's journal"):
-            raw: bytes | None = await command(self._client, "HGET", self._keys.meta, seed_field(counter))
+    async def mark(self, field: str) -> str:
+        """Return what stands in a meta field that a compare-and-set moves; '' for nothing."""
+        with translated_errors(f"reading {field}"):
+            raw: bytes | None = await command(self._client, "HGET", self._keys.meta, field)
         return (raw or b"").decode()
 
     async def discard_hidden(self, counter: str) -> None:

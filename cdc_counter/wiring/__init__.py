@@ -4,5 +4,6 @@ from cdc_counter.wiring.daemon import run
 from cdc_counter.wiring.installation import drop, init, print_sql
 from cdc_counter.wiring.parts import source
 from cdc_counter.wiring.status import read_status
+from cdc_counter.wiring.verification import repair, repairs, verify
 
-__all__ = ["drop", "init", "print_sql", "read_status", "run", "source"]
+__all__ = ["drop", "init", "print_sql", "read_status", "repair", "repairs", "run", "source", "verify"]

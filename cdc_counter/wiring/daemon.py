@@ -62,6 +62,8 @@ async def _all_of_it(
             beside = [
                 group.create_task(parts.healer.run(stop, _log_progress), name="healer"),
                 group.create_task(inspection.run(stop), name="inspection"),
+                group.create_task(parts.verifying.run(stop), name="verifying"),
+                group.create_task(parts.answering.run(stop), name="answering"),
             ]
             group.create_task(consume(parts.consumer, stop, beside), name="consumer")
             group.create_task(parts.upkeep.run(stop), name="upkeep")

@@ -10,19 +10,27 @@ from psycopg import AsyncConnection
 from redis.asyncio import Redis
 
 from cdc_counter.config import Config, PostgresSettings
+from cdc_counter.core.verifying import Pace
 from cdc_counter.metrics import Metrics
 from cdc_counter.postgres import janitor
 from cdc_counter.postgres.connection import connect, connected, full_conninfo, translated_errors
 from cdc_counter.postgres.observer import Observer
 from cdc_counter.postgres.recount import Recounter
 from cdc_counter.postgres.stream import ReplicationStream
+from cdc_counter.runtime.answering import Answering
 from cdc_counter.runtime.consumer import Consumer, ConsumerSettings
 from cdc_counter.runtime.healing import Healer
+from cdc_counter.runtime.reconciler import Reconciler
 from cdc_counter.runtime.seeder import Seeder
 from cdc_counter.runtime.upkeep import Upkeep, UpkeepSettings
+from cdc_counter.runtime.verifier import Verifier
+from cdc_counter.runtime.verifying import ContinuousVerifying
 from cdc_counter.tallies import connection as redis_connection
+from cdc_counter.tallies.pages import TallyPages
 from cdc_counter.tallies.reader import TallyReader
+from cdc_counter.tallies.requests import Requests
 from cdc_counter.tallies.store import TallyStore
+from cdc_counter.tallies.verifications import Verifications
 
 _LONGEST_FEEDBACK: Final = 1.0
 """Seconds between status updates at the most; a third of wal_sender_timeout where that is shorter."""
@@ -66,6 +74,13 @@ async def redis_client(config: Config) -> AsyncIterator[Redis]:
         await client.aclose()
 
 
+@asynccontextmanager
+async def requests(config: Config) -> AsyncIterator[Requests]:
+    """Open the list of requests and answers for the duration of a block."""
+    async with redis_client(config) as client:
+        yield Requests(client, config.redis.prefix)
+
+
 def conninfo(settings: PostgresSettings, purpose: str, *, admin: bool = False) -> str:
     """Return what to connect with for a purpose that shows as application_name."""
     return full_conninfo(
@@ -100,6 +115,9 @@ class ConsumingParts:
     healer: Healer
     upkeep: Upkeep
     observer: Observer
+    reconciler: Reconciler
+    verifying: ContinuousVerifying
+    answering: Answering
 
 
 @asynccontextmanager
@@ -135,12 +153,23 @@ async def consuming_parts(config: Config, tallies: TallyStore, metrics: Metrics)
         metrics,
         prune,
     )
-    try:
-        yield ConsumingParts(
-            consumer, Healer(consumer, Seeder(consumer, recounter, observer, tallies)), upkeep, observer
-        )
-    finally:
-        await observer.close()
+    async with requests(config) as asked, redis_client(config) as client:
+        verifications = Verifications(client, config.redis.prefix)
+        verifier = Verifier(consumer, recounter, observer, TallyPages(client, config.redis.prefix))
+        reconciler = Reconciler(consumer, verifier, tallies, verifications, metrics, stream.max_batch_keys)
+        pace = Pace(config.verify.share, config.verify.interval_seconds)
+        try:
+            yield ConsumingParts(
+                consumer,
+                Healer(consumer, Seeder(consumer, recounter, observer, tallies)),
+                upkeep,
+                observer,
+                reconciler,
+                ContinuousVerifying(consumer, reconciler, verifications, pace, repair=config.verify.repair),
+                Answering(consumer, reconciler, asked),
+            )
+        finally:
+            await observer.close()
 
 
 async def consume(consumer: Consumer, stop: asyncio.Event, beside: Iterable["asyncio.Task[None]"]) -> None:

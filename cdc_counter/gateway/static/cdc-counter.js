@@ -26,6 +26,8 @@ import { io as bundledIo } from "./socket.io.esm.min.js";
  * @property {"live"|"seeding"|"rebuilding"|"stale"} state
  * @property {string} epoch
  * @property {number} scale  decimal digits a sum is scaled by: 1234 with scale 2 means 12.34
+ * @property {{time: string, lsn: string}|null} verified_at  when, as of this view's snapshot, the whole counter was last
+ *     found equal to a recount
  */
 
 /**

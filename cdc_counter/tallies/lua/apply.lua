@@ -1,11 +1,13 @@
 -- Adds deltas to tallies and moves the watermark, in one step: all of it or nothing.
 --
 -- KEYS[1]  meta hash          KEYS[2]  feed stream        KEYS[3]  list of recent transactions
--- KEYS[4+] tally hashes, one per group below, in order
+-- KEYS[4]  journal of repairs (stream)
+-- KEYS[5+] tally hashes, one per group below, in order
 -- ARGV[1]  the epoch these deltas belong to
 -- ARGV[2]  number of compare-and-set triples; then for each: meta field, expected value, new value
 -- then     how many values the feed keeps; version of the change, or '' for the watermark as stored;
 --          an element to append to KEYS[3], or ''; how many of its oldest elements to remove;
+--          what to write into KEYS[4] beside every old and new value, or '' for nothing;
 --          the groups as JSON: [[counter, scope, [bucket, delta, bucket, delta, ...]], ...], in the order of KEYS.
 --          An empty counter keeps a group out of the feed. Deltas are decimal text: Lua's numbers are doubles.
 --
@@ -19,7 +21,7 @@
 -- A script that fails half-way keeps what it wrote, so everything that can fail is checked before the first write. The
 -- server refuses the whole call for want of memory only before the first write as well.
 
-local meta, feed, recent = KEYS[1], KEYS[2], KEYS[3]
+local meta, feed, recent, journal = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local epoch = redis.call('HGET', meta, 'epoch')
 if epoch ~= ARGV[1] then return {'epoch', epoch or ''} end
@@ -42,8 +44,8 @@ if conflict then return found end
 local sequence = redis.call('HGET', meta, 'sequence') or '0'
 if not string.match(sequence, '^%d+$') then return {'unfit', meta, 'sequence', 'it holds no integer'} end
 sequence = tonumber(sequence)
-local feed_length, version, element, surplus = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-at = at + 5
+local feed_length, version, element, surplus, repair = unpack(ARGV, at + 1, at + 5)
+at = at + 6
 
 -- Exact sum of two 64-bit integers given as decimal text, or nil when it leaves the 64-bit range.
 -- Up to 15 digits doubles are exact; beyond, magnitudes are added or subtracted in limbs of 7 digits.
@@ -111,9 +113,9 @@ local CHUNK = 2000
 
 -- First pass: read, add and check; nothing is written yet.
 local groups = cjson.decode(ARGV[at])
-local writes, changed, total = {}, {}, 0
+local writes, changed, total, repaired = {}, {}, 0, {}
 for k = 1, #groups do
-  local key, counter, scope, flat = KEYS[3 + k], groups[k][1], groups[k][2], groups[k][3]
+  local key, counter, scope, flat = KEYS[4 + k], groups[k][1], groups[k][2], groups[k][3]
   local sets, gone, changes = {}, {}, {}
   for first = 1, #flat, 2 * CHUNK do
     local names = {}
@@ -138,6 +140,7 @@ for k = 1, #groups do
       end
       changes[#changes + 1] = name
       changes[#changes + 1] = sum
+      if repair ~= '' then repaired[#repaired + 1] = {scope, name, value, sum} end
     end
   end
   writes[k] = {key, sets, gone}
@@ -147,13 +150,13 @@ for k = 1, #groups do
   end
 end
 
--- Second pass: write. The feed is a convenience: one of another type or with higher numbers is replaced, which readers
--- see as a gap. Memory can't be what it wants for: a tally was written before.
-local function append(...)
-  local reply = redis.pcall('XADD', feed, ...)
+-- Second pass: write. Feed and journal are conveniences: one of another type or with higher numbers is replaced, which
+-- readers of the feed see as a gap. Memory can't be what it wants for: a tally was written before.
+local function append(stream, ...)
+  local reply = redis.pcall('XADD', stream, ...)
   if type(reply) == 'table' and reply.err then
-    redis.call('DEL', feed)
-    redis.call('XADD', feed, ...)
+    redis.call('DEL', stream)
+    redis.call('XADD', stream, ...)
   end
 end
 
@@ -170,12 +173,15 @@ if total > 0 then
   sequence = sequence + total
   if version == '' then version = watermark end
   local oldest = string.format('%.0f', math.max(0, sequence - tonumber(feed_length)))
-  append('MINID', '~', oldest, string.format('%.0f-0', sequence), 'changes', cjson.encode({version, changed}))
+  append(feed, 'MINID', '~', oldest, string.format('%.0f-0', sequence), 'changes', cjson.encode({version, changed}))
 end
 if element ~= '' then
   local kind = redis.call('TYPE', recent).ok
   if kind ~= 'list' and kind ~= 'none' then redis.call('DEL', recent) end
   redis.call('RPUSH', recent, element)
+end
+if repair ~= '' then
+  append(journal, 'MAXLEN', '~', '1000', '*', 'repair', repair, 'version', watermark, 'changes', cjson.encode(repaired))
 end
 if surplus ~= '0' then redis.pcall('LTRIM', recent, surplus, '-1') end
 moves[#moves + 1] = 'sequence'

@@ -27,7 +27,7 @@ async def test_reading_has_the_contracted_shape(script: Script, start: Start, ht
         200,
         {
             "counter": "open_by_channel", "scope": "42", "values": {"7": 3}, "version": "0000000000001010",
-            "state": "live", "epoch": "e1", "scale": 0,
+            "state": "live", "epoch": "e1", "scale": 0, "verified_at": None,
         },
     )  # fmt: skip
     assert (await get(http, f"{url}v1/counters/total"))[1]["scope"] == "-"

@@ -24,6 +24,7 @@ async def test_acknowledgement_is_exactly_the_snapshot(script: Script, start: St
         "state": "live",
         "epoch": "e1",
         "scale": 0,
+        "verified_at": None,
     }
 
 
@@ -159,7 +160,7 @@ async def test_reset_brings_a_new_snapshot_of_this_counter_only(script: Script, 
     script.change("total", "-", {"-": 1})
     events = dict(await client.received(2))
     assert (events["reset"]["values"], events["reset"]["state"]) == ({"7": 12}, "rebuilding")
-    assert set(events["reset"]) == {"counter", "scope", "values", "version", "state", "epoch", "scale"}
+    assert set(events["reset"]) == {"counter", "scope", "values", "version", "state", "epoch", "scale", "verified_at"}
 
 
 async def test_gap_is_repaired_by_reading_again(script: Script, start: Start, connect: Connect) -> None:

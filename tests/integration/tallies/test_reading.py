@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.outcome import Applied, TallyGroup
+from cdc_counter.core.outcome import Applied, TallyGroup, seed_field
 from cdc_counter.core.reading import Change, CounterState, FeedEntry, Gap, Reset
 from cdc_counter.embedded import RedisServer
 from cdc_counter.errors import CdcCounterError, UnreachableError
@@ -238,7 +238,7 @@ async def test_a_new_epoch_keeps_the_values_and_forgets_notes_and_journals(clien
     assert (stored.epoch.identity, stored.watermark.lsn) == ("e2", Lsn(0))
     assert await tally(client) == {"7": 3}
     assert await store.recent() == []
-    assert await store.seed_mark("x") == ""
+    assert await store.mark(seed_field("x")) == ""
     assert await store.counters() == {COUNTER: RECORD}
 
 

@@ -132,7 +132,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(complaint: Complaint) -> None:
     [
         ("[[coutner]]\nname = 'a'", "unknown section [coutner]; did you mean 'counter'?"),
         ("[gatewy]\nport = 1", "unknown section [gatewy]; did you mean 'gateway'?"),
-        ("dsn = 'x'", "unknown key 'dsn'; known here: postgres, redis, stream, outbox, gateway, counter"),
+        ("dsn = 'x'", "unknown key 'dsn'; known here: postgres, redis, stream, outbox, verify, gateway, counter"),
         ("[postgres]\nshema = 'x'", "postgres: unknown key 'shema'; did you mean 'schema'?"),
         ("[postgres]\nschema_nam = 'x'", "postgres: unknown key 'schema_nam'; did you mean 'schema'?"),
         ("[gateway]\nPort = 1", "gateway: unknown key 'Port'; did you mean 'port'?"),

@@ -1,0 +1,99 @@
+"""Answers what commands ask of the running consumer: to verify and to repair, one request at a time.
+
+While it works, and while the work waits for a server, the asker hears of it every second; so silence means that this
+process is gone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from cdc_counter.core.request import Answer, Failed, Finished, Progress, Request, Wish
+from cdc_counter.core.verification import Verification
+from cdc_counter.errors import CdcCounterError
+from cdc_counter.runtime.backoff import pause
+from cdc_counter.runtime.consumer import Consumer
+from cdc_counter.runtime.failures import in_own_task
+from cdc_counter.runtime.reconciler import Reconciler
+
+_log = logging.getLogger(__name__)
+
+_BEAT_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.2
+_ATTEMPTS: Final = 4
+"""Tries at what is inconclusive, within about a second."""
+
+
+class Requests(Protocol):
+    """Where requests come from and answers go."""
+
+    async def take(self, now: float) -> Request | None:
+        """Wait a moment for the next request."""
+
+    async def tell(self, request: Request, answer: Answer) -> None:
+        """Answer."""
+
+
+class Answering:
+    """Runs beside a consumer; only who streams answers."""
+
+    def __init__(
+        self, consumer: Consumer, reconciler: Reconciler, requests: Requests, now: Callable[[], float] = time.time
+    ) -> None:
+        self._consumer = consumer
+        self._reconciler = reconciler
+        self._requests = requests
+        self._now = now
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answer until `stop`."""
+        while not stop.is_set():
+            if self._consumer.session is None:
+                await pause(_LOOK_SECONDS, stop)
+                continue
+            try:
+                request = await self._requests.take(self._now())
+                if request is not None:
+                    await in_own_task(self._serve(request), "request")
+            except CdcCounterError as error:
+                _log.info("answering requests: %s", error)
+                await pause(_LOOK_SECONDS, stop)
+
+    async def _serve(self, request: Request) -> None:
+        _log.info("%s asks to %s %s", request.by, request.wish.value, ", ".join(request.counters) or "every counter")
+        latest = [Progress("", "starting")]
+        await self._requests.tell(request, latest[0])
+        async with asyncio.TaskGroup() as group:
+            beat = group.create_task(self._beat(request, latest), name="beat")
+            try:
+                await self._work(request, latest)
+                await self._requests.tell(request, Finished())
+            except CdcCounterError as error:
+                await self._requests.tell(request, Failed(str(error), error.hint, int(error.exit_code)))
+            finally:
+                beat.cancel()
+
+    async def _work(self, request: Request, latest: list[Progress]) -> None:
+        def note(counter: str, what: str, done: int, total: int) -> None:
+            latest[0] = Progress(counter, what, done, total)
+
+        for name in request.counters or sorted(self._consumer.records):
+            found: Verification
+            match request.wish:
+                case Wish.VERIFY:
+                    found = await self._reconciler.verify(name, note, scope=request.scope, attempts=_ATTEMPTS)
+                case Wish.REPAIR:
+                    found = await self._reconciler.repair(name, request.by, note, attempts=_ATTEMPTS)
+            await self._requests.tell(request, found.shortened())
+
+    async def _beat(self, request: Request, latest: list[Progress]) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_SECONDS)
+            progress = latest[0]
+            if self._consumer.session is None:
+                progress = Progress(progress.counter, f"waiting: {self._consumer.detail or 'connecting'}")
+            with contextlib.suppress(CdcCounterError):
+                await self._requests.tell(request, progress)

@@ -1,0 +1,120 @@
+"""Verifying under load: no false alarms, every planted fault found with the right key and amount, and repaired."""
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from cdc_counter import wiring
+from cdc_counter.config import load_config
+from cdc_counter.core.verification import Verdict
+from tests.fault.deployment import Deployment, Traffic, fetch, wait_said
+from tests.rig.daemon import command
+from tests.rig.eventually import eventually_sync
+
+QUIET = "[verify]\nshare = 0"
+"""No continuous verifying: what a test sees, it asked for."""
+
+
+@contextmanager
+def held_open(dsn: str) -> Iterator[None]:
+    """Keep a transaction open that has written, so that every snapshot has it in its list."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("INSERT INTO visits VALUES ('held', 'eu')")
+        yield
+        connection.rollback()
+
+
+def verified(config: Path, *words: str) -> tuple[int, dict[str, Any]]:
+    """Run `verify --json`; returns its exit code and what it printed."""
+    done = command("verify", "--json", *words, config=config)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def repaired(config: Path) -> CompletedProcess[str]:
+    """Run `repair`, which must succeed."""
+    done = command("repair", config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_verifying_under_load_finds_every_key_equal(deployment: Deployment) -> None:
+    """Four writers, one of them open all the time; the tallies always hold something that the snapshot can't see."""
+    deployment.config = deployment.write_config("c", extra=QUIET)
+    deployment.init()
+    daemon = deployment.daemon().start().wait_ready()
+    verdicts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    keys = 0
+    with Traffic(deployment.dsn, 4) as traffic, held_open(deployment.dsn):
+        traffic.wait_for_more()
+        for _ in range(15):
+            report = asyncio.run(wiring.verify(load_config(daemon.config, {})))
+            for one in report.verifications:
+                verdicts[one.verdict] += 1
+                reasons[one.reason] += 1
+                keys += one.keys
+                assert one.drifts == ()
+    assert verdicts[Verdict.DRIFT] == 0
+    assert verdicts[Verdict.EQUAL] > 80, reasons
+    assert keys > 1000
+    deployment.assert_exact()
+
+
+def test_a_tally_changed_in_redis_is_named_shown_stale_and_repaired(deployment: Deployment) -> None:
+    deployment.config = deployment.write_config("c", extra=QUIET)
+    deployment.init()
+    daemon = deployment.daemon().start().wait_ready()
+    with Traffic(deployment.dsn) as traffic:
+        traffic.wait_for_more()
+        with redis.Redis.from_url(deployment.redis_url, protocol=2) as client:
+            client.hincrby("cdc:tally:open_by_channel:3", "5", 7)
+            client.hset("cdc:tally:amount_by_shop:-", "shop of nobody", -1)
+        code, found = verified(daemon.config)
+        assert code == 1
+        drifts = {one["counter"]: one["drifts"] for one in found["counters"] if one["drifts"]}
+        assert {name: [(d["scope"], d["bucket"], d["difference"]) for d in keys] for name, keys in drifts.items()} == {
+            "open_by_channel": [("3", "5", 7)],
+            "amount_by_shop": [("-", "shop of nobody", -1)],
+        }
+        assert deployment.states()["open_by_channel"] == "stale"
+        assert deployment.states()["conversations"] == "live"
+        assert "scope '3' bucket '5'" in deployment.record("open_by_channel")["reason"]
+        page = command("verify", "--counter", "open_by_channel", "--scope", "3", config=daemon.config)
+        assert page.returncode == 1
+        assert "+7" in page.stdout
+        assert "cdc-counter repair" in page.stdout
+        assert command("verify", "--counter", "open_by_channel", "--scope", "2", config=daemon.config).returncode == 0
+        traffic.wait_for_more()
+        repaired(daemon.config)
+        assert verified(daemon.config)[0] == 0
+    deployment.assert_exact()
+    (amount, channel) = json.loads(command("repair", "--journal", "--json", config=daemon.config).stdout)[::-1]
+    assert (channel["counter"], amount["counter"]) == ("open_by_channel", "amount_by_shop")
+    ((scope, bucket, old, new),) = channel["changes"]
+    assert (scope, bucket, int(old) - int(new)) == ("3", "5", 7)
+    assert "@" in channel["by"]
+
+
+def test_verify_and_repair_work_where_no_daemon_runs(deployment18: Deployment) -> None:
+    deployment18.init()
+    with redis.Redis.from_url(deployment18.redis_url, protocol=2) as client:
+        client.hincrby("cdc:tally:conversations:-", "-", -2)
+    code, found = verified(deployment18.config, "--counter", "conversations")
+    assert code == 1
+    assert [one["drifts"][0]["difference"] for one in found["counters"]] == [-2]
+    with Traffic(deployment18.dsn):
+        repaired(deployment18.config)
+        assert verified(deployment18.config)[0] == 0
+    deployment18.daemon().start()
+    deployment18.assert_exact()
