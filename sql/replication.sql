@@ -53,7 +53,8 @@ SELECT n.nspname, c.relname,
        (SELECT coalesce(sum(greatest(leaf.reltuples, 0)), 0)::bigint
           FROM pg_class AS leaf
          WHERE leaf.relkind = 'r'
-           AND (leaf.oid = c.oid OR leaf.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))) AS estimated_rows
+           AND (leaf.oid = c.oid OR leaf.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))) AS estimated_rows,
+       counted.id
   FROM {counters} AS counted
   JOIN pg_class AS c ON c.oid = counted.relation
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -66,6 +67,12 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 -- name: snapshot
 -- One statement, so that every commit the snapshot sees lies before the LSN.
 SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS lsn;
+
+-- name: end_for_waiters
+-- Ends a backend of ours that somebody waits for, whatever it does; returns who waits.
+SELECT a.pid
+  FROM pg_stat_activity AS a
+ WHERE a.wait_event_type = 'Lock' AND %(pid)s = ANY(pg_blocking_pids(a.pid)) AND pg_terminate_backend(%(pid)s);
 
 -- name: ledger_of_key
 -- Transaction numbers rise with their beginnings, so that the highest are the newest.

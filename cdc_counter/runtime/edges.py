@@ -85,6 +85,10 @@ class Recount(Protocol):
     def estimated_rows(self) -> int:
         """About how many rows there are to count."""
 
+    @property
+    def counter_id(self) -> int:
+        """Which counter is counted: the id that its deltas carry, as of the snapshot."""
+
     def truth(self, counter: str, chunk: int, scope: str | None = None) -> AsyncIterator[list[tuple[str, str, int]]]:
         """Yield (scope, bucket, value) in lists, of all scopes or one."""
 

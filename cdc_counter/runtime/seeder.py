@@ -65,6 +65,8 @@ class Seeder:
         with ExitStack() as held:
             held.enter_context(lineage.holding())
             async with self._recounter.open(name) as recount:
+                if recount.counter_id != record.id:
+                    raise SupersededError(f"counter {name} was altered, and is not known yet as what it is now")
                 # Flushes the WAL up to the snapshot's position, so that a quiet database reaches it, too.
                 await self._observer.heartbeat()
                 await self._consumer.between_steps(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +10,13 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import psycopg
-import pytest
 import redis
 
 from cdc_counter import wiring
 from cdc_counter.config import load_config
 from cdc_counter.core.verification import Verdict
-from tests.fault.deployment import Deployment, Traffic, fetch, wait_said
+from tests.fault.deployment import Deployment, Traffic
 from tests.rig.daemon import command
-from tests.rig.eventually import eventually_sync
 
 QUIET = "[verify]\nshare = 0"
 """No continuous verifying: what a test sees, it asked for."""

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.pgoutput import Commit, Insert
-from cdc_counter.errors import CdcCounterError
+from cdc_counter.errors import BusyError, CdcCounterError
 from cdc_counter.postgres.connection import connect, connected
 from cdc_counter.postgres.install import execute, plan_objects
 from cdc_counter.postgres.recount import Recounter
@@ -127,3 +127,27 @@ async def test_a_counter_that_is_not_installed_can_not_be_recounted(database: st
     with pytest.raises(CdcCounterError, match="counter 'nothing' is not installed"):
         async with Recounter(database, SCHEMA).open("nothing"):
             pass
+
+
+async def test_a_recount_gives_way_to_whoever_waits_for_its_table(database: str, counted: AsyncConnection) -> None:
+    """A TRUNCATE that waits has every writer queue behind it."""
+    await counted.execute("INSERT INTO things (kind) VALUES (1), (1)")
+
+    async def recount_beside_a_truncate() -> None:
+        async with Recounter(database, SCHEMA).open(COUNTER.name) as recount:
+            await asyncio.wait_for(counted.execute("TRUNCATE things"), 20)
+            async for _ in recount.truth(COUNTER.name, 10):
+                pass
+
+    with pytest.raises(BusyError, match=f"gave way to pid {counted.info.backend_pid}"):
+        await recount_beside_a_truncate()
+
+
+async def test_a_recount_says_which_counter_it_counts(database: str, counted: AsyncConnection) -> None:
+    """The id changes in the transaction that changes the meaning, and the view can't be replaced meanwhile."""
+    await counted.execute(f"UPDATE {SCHEMA}.counters SET id = 77 WHERE name = '{COUNTER.name}'".encode())
+    async with Recounter(database, SCHEMA).open(COUNTER.name) as recount:
+        assert recount.counter_id == 77
+        await counted.execute("SET lock_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            await counted.execute(f"DROP VIEW {SCHEMA}.{COUNTER.name}".encode())
