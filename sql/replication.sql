@@ -21,6 +21,10 @@ SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, p.pub
     ON r.prpubid = p.oid AND r.prrelid = to_regclass(%(outbox)s)
  WHERE p.pubname = %(publication)s;
 
+-- name: claim_slot
+-- Held by the session until it ends: whoever replaces a slot is alone with it. It needs no xid, so no slot waits for it.
+SELECT pg_try_advisory_lock(hashtext('cdc-counter slot'), hashtext(%(slot)s)) AS claimed;
+
 -- name: create_slot
 -- Waits for every running transaction of the cluster; statement_timeout does not apply to it, lock_timeout does.
 SELECT lsn::text AS lsn FROM pg_create_logical_replication_slot(%(slot)s, 'pgoutput');

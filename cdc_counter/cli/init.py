@@ -13,7 +13,7 @@ from cdc_counter.errors import ExitCode
     epilog=closing(
         "cdc-counter init",
         "cdc-counter init --print-sql > migration.sql",
-        "cdc-counter init --reseed        after exit code 6: Redis or the slot was lost",
+        "cdc-counter init --reseed        counts again when 'run' does not by itself",
         exit_codes="0 installed, 2 a counter can't be declared so, 3 a server is not ready, 4 unreachable or busy, "
         "5 the tallies belong to another database.",
     ),

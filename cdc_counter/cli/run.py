@@ -23,7 +23,7 @@ _log = logging.getLogger("cdc_counter.run")
         "cdc-counter run --role consumer --log-format json",
         "cdc-counter run --role gateway",
         exit_codes="0 stopped as asked, 2 configuration, 3 init has not been run or the port is taken, 5 the "
-        "servers are not the ones the tallies came from, 6 reseed needed.",
+        "servers are not the ones the tallies came from, 6 reseed needed (only with stream.rebuild off).",
     ),
 )
 @click.option(

@@ -128,13 +128,15 @@ class RedisSettings(Section):
 
 
 class StreamSettings(Section):
-    """`[stream]`: how the consumer batches and reports."""
+    """`[stream]`: how the consumer batches and reports, and what it does when tallies can't be continued."""
 
     max_batch_keys: Annotated[int, Field(ge=1, le=100_000)] = 5000
     """What one script call may cost: 1 a bucket, 3 more a hash; bounds how long Redis is busy with it."""
     heartbeat_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
     status_seconds: Annotated[float, Field(gt=0, le=5)] = 1.0
     """Below half of core.status.STALE_REPORT_SECONDS, so that one late report is no alarm."""
+    rebuild: bool = True
+    """Whether `run` counts again by itself when Redis or the slot was lost; else it ends with exit code 6."""
 
 
 class OutboxSettings(Section):

@@ -4,6 +4,9 @@ PostgreSQL validates nothing a client tells it: it skips ahead of an old start p
 the future and swallows what lies between. So before streaming, and once more after START_REPLICATION, epoch, watermark,
 slot and publication are compared here. Since the watermark moves in Redis before the slot is told, a slot that is
 ahead of the watermark always means that Redis lost writes, and never anything else.
+
+What can't be continued is counted again in a new epoch. Where the slot is sound and only Redis lost something, the
+epoch begins where the slot stands: nobody's transaction is waited for. Otherwise it begins at a new slot.
 """
 
 from dataclasses import dataclass
@@ -70,6 +73,37 @@ class ServerFacts:
     timeline_switch: Lsn | None = None
 
 
+class Loss(StrEnum):
+    """What was lost, so that the tallies can't be continued."""
+
+    TALLIES_GONE = "tallies gone"
+    TALLIES_DAMAGED = "tallies damaged"
+    GAP = "gap"
+    SLOT_GONE = "slot gone"
+    SLOT_LOST = "slot lost"
+    OTHER_HISTORY = "other history"
+    PUBLICATION_GONE = "publication gone"
+    ROWS_DROPPED = "rows dropped"
+
+    @property
+    def keeps_slot(self) -> bool:
+        """Whether the slot still sends every commit from where it stands, so that an epoch can begin there."""
+        return self in {Loss.TALLIES_GONE, Loss.TALLIES_DAMAGED, Loss.GAP}
+
+
+class LostError(ReseedNeededError):
+    """The tallies can't be continued, and this is what was lost."""
+
+    def __init__(self, loss: Loss, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.loss = loss
+
+
+def loss_of(error: ReseedNeededError) -> Loss:
+    """Return what was lost. What the stream says of itself is that rows are missing from it."""
+    return error.loss if isinstance(error, LostError) else Loss.ROWS_DROPPED
+
+
 class Action(StrEnum):
     """What follows."""
 
@@ -82,11 +116,12 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One row of the table: what follows, why, and what the operator should do."""
+    """One row of the table: what follows, why, and what the operator should do. `loss` belongs to `reseed`."""
 
     action: Action
     reason: str = ""
     hint: str | None = None
+    loss: Loss = Loss.GAP
 
     def error(self) -> CdcCounterError:
         """Return the error that this decision stands for; only for decisions other than `continue`."""
@@ -98,7 +133,7 @@ class Decision:
             case Action.REFUSE:
                 return RefusedError(self.reason, hint=self.hint)
             case Action.RESEED:
-                return ReseedNeededError(self.reason, hint=self.hint)
+                return LostError(self.loss, self.reason, hint=self.hint)
             case Action.CONTINUE:
                 raise ValueError("continuing is not an error")
 
@@ -106,14 +141,20 @@ class Decision:
 _CONTINUE = Decision(Action.CONTINUE)
 
 
-def decide(stored: Stored | None, server: ServerFacts, slot_name: str) -> Decision:
-    """Return what may be done with these tallies on this server."""
+def decide(
+    stored: Stored | None, server: ServerFacts, slot_name: str, *, known: Epoch | None = None, damage: str = ""
+) -> Decision:
+    """Return what may be done with these tallies on this server.
+
+    Without tallies, `known` is the epoch that this very process held before, and `damage` says what is in their place.
+    """
     if stored is None:
-        return _nothing_stored(server, slot_name)
+        return _nothing_stored(server, slot_name, known, damage)
     return (
         belongs_elsewhere(stored, server)
         or _same_history(stored, server)
-        or _readable_slot(stored, server, slot_name)
+        or _readable_slot(server, slot_name)
+        or _no_gap(stored, server, slot_name)
         or _whole_publication(server)
         or _CONTINUE
     )
@@ -122,29 +163,38 @@ def decide(stored: Stored | None, server: ServerFacts, slot_name: str) -> Decisi
 def recheck_after_start(watermark: Watermark, confirmed_flush: Lsn | None, slot_name: str) -> Decision:
     """Compare once more after START_REPLICATION: the slot may have been moved between the check and the start."""
     if confirmed_flush is None:
-        return Decision(Action.RESEED, f"slot {slot_name!r} disappeared while the stream was starting")
+        return _reseed(Loss.SLOT_GONE, f"slot {slot_name!r} disappeared while the stream was starting")
     if confirmed_flush > watermark.lsn:
         return _gap(watermark, confirmed_flush, slot_name)
     return _CONTINUE
 
 
-def _nothing_stored(server: ServerFacts, slot_name: str) -> Decision:
-    if server.slot is None:
+def _nothing_stored(server: ServerFacts, slot_name: str, known: Epoch | None, damage: str) -> Decision:
+    if server.slot is None and known is None and not damage:
         return Decision(
             Action.INSTALL, "nothing is installed: neither tallies in Redis nor a slot", "run 'cdc-counter init' first"
         )
+    elsewhere = None if known is None else _of_other_database(known, server)
     # A missing watermark is never zero.
-    return Decision(
-        Action.RESEED,
-        f"slot {slot_name!r} exists but Redis has no tallies under this prefix: Redis lost them, or the prefix or the "
-        "database number is wrong",
-        "check redis.url and redis.prefix; if they are right run 'cdc-counter init --reseed'",
+    return (
+        elsewhere
+        or _readable_slot(server, slot_name)
+        or _reseed(
+            Loss.TALLIES_DAMAGED if damage else Loss.TALLIES_GONE,
+            damage
+            or f"slot {slot_name!r} exists but Redis has no tallies under this prefix: Redis lost them, or the prefix "
+            "or the database number is wrong",
+            "check redis.url and redis.prefix; if they are right run 'cdc-counter init --reseed'",
+        )
     )
 
 
 def belongs_elsewhere(stored: Stored, server: ServerFacts) -> Decision | None:
     """Return why these tallies are not of this database; None when they are."""
-    epoch = stored.epoch
+    return _of_other_database(stored.epoch, server)
+
+
+def _of_other_database(epoch: Epoch, server: ServerFacts) -> Decision | None:
     if epoch.system_identifier != server.system_identifier:
         return Decision(
             Action.REFUSE,
@@ -164,29 +214,25 @@ def belongs_elsewhere(stored: Stored, server: ServerFacts) -> Decision | None:
 def _same_history(stored: Stored, server: ServerFacts) -> Decision | None:
     lsn, timeline = stored.watermark.lsn, stored.epoch.timeline
     if server.timeline < timeline:
-        return Decision(
-            Action.RESEED, f"the server is on timeline {server.timeline}, the tallies were counted on {timeline}"
-        )
-    if server.timeline > timeline and (server.timeline_switch is None or lsn > server.timeline_switch):
+        reason = f"the server is on timeline {server.timeline}, the tallies were counted on {timeline}"
+    elif server.timeline > timeline and (server.timeline_switch is None or lsn > server.timeline_switch):
         left = "unknown" if server.timeline_switch is None else str(server.timeline_switch)
-        return Decision(
-            Action.RESEED,
-            f"the tallies hold commits up to {lsn} of timeline {timeline}, which the promoted server left at {left}",
+        reason = (
+            f"the tallies hold commits up to {lsn} of timeline {timeline}, which the promoted server left at {left}"
         )
-    if lsn > server.flush_lsn:
-        return Decision(
-            Action.RESEED,
-            f"the tallies are at {lsn}, the server's WAL ends at {server.flush_lsn}: the database was restored",
-        )
-    return None
+    elif lsn > server.flush_lsn:
+        reason = f"the tallies are at {lsn}, the server's WAL ends at {server.flush_lsn}: the database was restored"
+    else:
+        return None
+    return _reseed(Loss.OTHER_HISTORY, reason)
 
 
 def _readable_slot(  # noqa: PLR0911  # a table, one return per row
-    stored: Stored, server: ServerFacts, slot_name: str
+    server: ServerFacts, slot_name: str
 ) -> Decision | None:
     slot = server.slot
     if slot is None:
-        return Decision(Action.RESEED, f"slot {slot_name!r} does not exist any more")
+        return _reseed(Loss.SLOT_GONE, f"slot {slot_name!r} does not exist any more")
     if slot.plugin != "pgoutput" or slot.database_oid != server.database_oid:
         return Decision(
             Action.REFUSE,
@@ -200,7 +246,7 @@ def _readable_slot(  # noqa: PLR0911  # a table, one return per row
             "point postgres.dsn at the primary",
         )
     if slot.lost is not None:
-        return Decision(Action.RESEED, f"slot {slot_name!r} can't be read any more: {slot.lost}")
+        return _reseed(Loss.SLOT_LOST, f"slot {slot_name!r} can't be read any more: {slot.lost}")
     if slot.active_pid is not None:
         return Decision(
             Action.WAIT,
@@ -208,26 +254,36 @@ def _readable_slot(  # noqa: PLR0911  # a table, one return per row
             "another consumer streams it; this one waits as its stand-by",
         )
     if slot.confirmed_flush is None:
-        return Decision(Action.RESEED, f"slot {slot_name!r} was never completed")
-    if slot.confirmed_flush > stored.watermark.lsn:
-        return _gap(stored.watermark, slot.confirmed_flush, slot_name)
+        return _reseed(Loss.SLOT_LOST, f"slot {slot_name!r} was never completed")
+    return None
+
+
+def _no_gap(stored: Stored, server: ServerFacts, slot_name: str) -> Decision | None:
+    confirmed = server.slot.confirmed_flush if server.slot else None
+    if confirmed is not None and confirmed > stored.watermark.lsn:
+        return _gap(stored.watermark, confirmed, slot_name)
     return None
 
 
 def _whole_publication(server: ServerFacts) -> Decision | None:
     if server.publication is None:
         return None
-    missing = server.publication is PublicationFault.MISSING
-    return Decision(
-        Action.RESEED if missing else Action.REFUSE,
+    reason, hint = (
         f"the publication {server.publication}: rows may be missing from the stream",
         "run 'cdc-counter init --reseed'",
     )
+    if server.publication is PublicationFault.MISSING:
+        return _reseed(Loss.PUBLICATION_GONE, reason, hint)
+    return Decision(Action.REFUSE, reason, hint)
 
 
 def _gap(watermark: Watermark, confirmed_flush: Lsn, slot_name: str) -> Decision:
-    return Decision(
-        Action.RESEED,
+    return _reseed(
+        Loss.GAP,
         f"slot {slot_name!r} stands at {confirmed_flush}, the tallies only at {watermark.lsn}: Redis lost what it had "
         "applied, or the slot was moved",
     )
+
+
+def _reseed(loss: Loss, reason: str, hint: str | None = None) -> Decision:
+    return Decision(Action.RESEED, reason, hint, loss)

@@ -20,6 +20,7 @@ class Phase(StrEnum):
 
     CONNECTING = "connecting"
     WAITING_FOR_SLOT = "waiting for slot"
+    REBUILDING = "rebuilding"
     STREAMING = "streaming"
     STOPPED = "stopped"
 

@@ -37,6 +37,7 @@ class Room:
         "_changed",
         "_late",
         "_late_version",
+        "_remembered",
         "_sent",
         "epoch",
         "generation",
@@ -61,6 +62,7 @@ class Room:
         self.verified_at: VerifiedAt | None = None
         self.ready = False
         self.generation = 0
+        self._remembered = False
         self._sent = -1
         self._changed: dict[str, int] = {}
         self._late: dict[str, tuple[int, int]] = {}
@@ -93,9 +95,18 @@ class Room:
         return True
 
     def install(self, reading: Reading) -> None:
-        """Replace everything by a reading, then put on top what the feed has said since it was taken."""
-        self.values = {bucket: value for bucket, value in reading.values.items() if value}
-        self.version, self.epoch, self.state = reading.version, reading.epoch, reading.state
+        """Replace everything by a reading, then put on top what the feed has said since it was taken.
+
+        A new lifetime that has no number yet leaves the last known values, marked: there is nothing better.
+        """
+        began = reading.epoch != self.epoch and bool(self.values)
+        self._remembered = reading.state is CounterState.SEEDING and (began or self._remembered)
+        if self._remembered:
+            self.state = CounterState.REBUILDING
+        else:
+            self.values = {bucket: value for bucket, value in reading.values.items() if value}
+            self.state = reading.state
+        self.version, self.epoch = reading.version, reading.epoch
         self.scale, self.sequence = reading.scale, reading.sequence
         self.verified_at = reading.verified_at
         for bucket, (sequence, value) in self._late.items():

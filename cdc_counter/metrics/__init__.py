@@ -30,6 +30,9 @@ class Metrics:
         self.broken_counters = Counter(
             "cdc_counter_broken_captures", "Firings whose deltas could not be computed", ["counter"], registry=registry
         )
+        self.rebuilds = Counter(
+            "cdc_counter_rebuilds", "Epochs begun because tallies could not be continued", ["reason"], registry=registry
+        )
         # verifying
         self.verifications = Counter(
             "cdc_counter_verifications", "Counters compared with a recount", ["counter", "verdict"], registry=registry

@@ -24,6 +24,14 @@ async def find_slot(connection: AsyncConnection, slot: str) -> SlotFacts | None:
     return None if row is None else slot_facts(row[0])
 
 
+async def claim_slot(connection: AsyncConnection, slot: str) -> bool:
+    """Claim the slot for this session, to replace it; False when another session has the claim."""
+    with translated_errors(f"claiming slot {slot!r}"):
+        cursor = await connection.execute(_block("claim_slot"), {"slot": slot})
+        row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 async def create_slot(connection: AsyncConnection, slot: str, *, failover: bool) -> Lsn:
     """Create the slot and return its consistent point: commits from there on are streamed.
 

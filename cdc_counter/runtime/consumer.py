@@ -9,23 +9,32 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from cdc_counter.core.assembly import Assembly
 from cdc_counter.core.batch import Batcher
 from cdc_counter.core.counters import CounterRecord
-from cdc_counter.core.lifecycle import Action, ServerFacts, Stored, decide, recheck_after_start
+from cdc_counter.core.lifecycle import (
+    Action,
+    Loss,
+    LostError,
+    ServerFacts,
+    Stored,
+    decide,
+    loss_of,
+    recheck_after_start,
+)
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outcome import Applied, Move
 from cdc_counter.core.progress import Progress
 from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.core.status import Phase
-from cdc_counter.errors import BusyError, CdcCounterError, UnreachableError
+from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError, UnreachableError
 from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.applier import Applier, SupersededError
 from cdc_counter.runtime.backoff import Backoff, pause
 from cdc_counter.runtime.edges import Observer, Stream, Tallies
-from cdc_counter.runtime.failures import in_own_task
+from cdc_counter.runtime.failures import in_own_task, unless_stopped
 from cdc_counter.runtime.lineage import Lineage
 from cdc_counter.runtime.session import Session
 
@@ -41,6 +50,16 @@ _STANDBY_PAUSE: Final = 0.4
 
 _SETTLED_SECONDS: Final = 5.0
 """A session that lasted this long was no failed attempt: the pauses start again from the shortest."""
+
+_MOST_REBUILDS: Final = 10
+"""In a row, without a session that lasted: about four minutes, with the pauses between them."""
+
+
+class Rebuild(Protocol):
+    """Begins a new epoch."""
+
+    async def __call__(self, loss: Loss, reason: str, seen: Stored | None, show: Callable[[str], None]) -> None:
+        """Replace the epoch of `seen`; `show` is told who is waited for. Raises a retryable error to be asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +83,7 @@ class Consumer:
         observer: Observer,
         tallies: Tallies,
         metrics: Metrics,
+        rebuild: Rebuild | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
@@ -71,6 +91,7 @@ class Consumer:
         self._observer = observer
         self._tallies = tallies
         self._metrics = metrics
+        self._rebuild = rebuild
         self._now = now
         self.started_at = now()
         self.phase = Phase.CONNECTING
@@ -81,6 +102,9 @@ class Consumer:
         self.transactions = 0
         self.deltas = 0
         self._in_session = asyncio.Event()
+        self._seen: Stored | None = None
+        self._rebuilds = 0
+        self._rebuild_pauses = Backoff(0.5, 60.0)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stream until `stop`; raises the error of a decision that a restart can't mend."""
@@ -92,6 +116,8 @@ class Consumer:
             except (CdcCounterError, TimeoutError) as error:
                 if time.monotonic() - began > _SETTLED_SECONDS:
                     backoff.reset()
+                    self._rebuild_pauses.reset()
+                    self._rebuilds = 0
                 await self._after(error, backoff, stop)
         # A stand-by stays one to its end: what is said of the stream is not its to say.
         if self.phase is not Phase.WAITING_FOR_SLOT:
@@ -114,6 +140,13 @@ class Consumer:
             self.lineage.release(snapshot)
 
     async def _after(self, error: BaseException, backoff: Backoff, stop: asyncio.Event) -> None:
+        if isinstance(error, ReseedNeededError) and self._rebuild is not None:
+            try:
+                await unless_stopped(self._begin_again(self._rebuild, error, stop), stop)
+            except (CdcCounterError, TimeoutError) as failure:
+                error = failure
+            else:
+                return
         if isinstance(error, TimeoutError):
             error = UnreachableError("postgres: no answer in time")
         if not isinstance(error, CdcCounterError):
@@ -135,12 +168,34 @@ class Consumer:
             _log.warning("%s; trying again", error)
             await backoff.wait(stop)
 
+    async def _begin_again(self, rebuild: Rebuild, error: ReseedNeededError, stop: asyncio.Event) -> None:
+        """Begin a new epoch; the healer counts everything again in the session that follows."""
+        if self._rebuilds >= _MOST_REBUILDS:
+            raise ReseedNeededError(f"rebuilt {self._rebuilds} times in a row, and again: {error}", hint=error.hint)
+        loss, reason = loss_of(error), str(error)
+        if self.phase is not Phase.REBUILDING:
+            _log.warning("every counter is rebuilt (%s): %s", loss, reason)
+        self.phase, self.detail = Phase.REBUILDING, reason
+        if self._rebuilds:
+            await self._rebuild_pauses.wait(stop)
+
+        def show(what: str) -> None:
+            if what not in self.detail:
+                _log.info("rebuilding: %s", what)
+            self.detail = f"{reason}; {what}"
+
+        await rebuild(loss, reason, self._seen, show)
+        self._rebuilds += 1
+        self._metrics.rebuilds.labels(loss.value).inc()
+
     async def _one_session(self, stop: asyncio.Event) -> None:
-        stored = await self._tallies.load()
+        stored, damage = await self._load()
+        self._seen = stored
         stream = await self._open_stream()
         try:
             facts = await stream.facts(stored.epoch.timeline if stored else None)
-            decision = decide(stored, facts, self.settings.slot)
+            known = self.lineage.epoch if self.lineage else None
+            decision = decide(stored, facts, self.settings.slot, known=known, damage=damage)
             if stored is None or decision.action is not Action.CONTINUE:
                 raise decision.error()
             stored = await self._on_timeline(stored, facts)
@@ -152,6 +207,13 @@ class Consumer:
             await self._stream(stream, stored, stop)
         finally:
             await stream.close()
+
+    async def _load(self) -> tuple[Stored | None, str]:
+        """Return what Redis holds, or what is wrong with it."""
+        try:
+            return await self._tallies.load(), ""
+        except LostError as error:
+            return None, str(error)
 
     async def _on_timeline(self, stored: Stored, facts: ServerFacts) -> Stored:
         """Follow a promotion that the decision allowed, so that the next comparison starts from the new timeline."""

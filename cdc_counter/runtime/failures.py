@@ -27,6 +27,19 @@ async def in_own_task(work: Coroutine[Any, Any, None], name: str) -> None:
         raise cause_of(errors) from None
 
 
+async def unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Run `work` to its end, or cancel it when `stop` is set."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+    finally:
+        stopped.cancel()
+        working.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
+
+
 def _rank(error: BaseException) -> int:
     if isinstance(error, asyncio.CancelledError):
         return 3

@@ -32,6 +32,7 @@ class Healer:
         self.failure: CdcCounterError | None = None
         self._pauses: dict[str, Backoff] = {}
         self._not_before: dict[str, float] = {}
+        self._epoch = ""
 
     async def run(self, stop: asyncio.Event, on_progress: SeedProgress) -> None:
         """Look after the counters until `stop`."""
@@ -49,6 +50,11 @@ class Healer:
         except CdcCounterError as error:
             _log.info("reading the counters: %s", error)
             return
+        if session.applier.lineage.epoch.identity != self._epoch:
+            # What failed before belongs to another lifetime.
+            self._epoch = session.applier.lineage.epoch.identity
+            self._pauses.clear()
+            self._not_before.clear()
         for record in list(self._consumer.records.values()):
             # A wrong number is evidence: it is repaired on purpose, not painted over.
             if record.state is CounterState.LIVE or record.drifted or record.name in self.held_back:

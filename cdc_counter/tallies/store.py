@@ -12,7 +12,7 @@ import orjson
 from redis.asyncio import Redis
 
 from cdc_counter.core.counters import CounterRecord
-from cdc_counter.core.lifecycle import Epoch, Stored
+from cdc_counter.core.lifecycle import Epoch, Loss, LostError, Stored
 from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit
 from cdc_counter.core.status import StreamStatus
 from cdc_counter.core.watermark import Watermark
@@ -47,8 +47,10 @@ class TallyStore:
         self._scripts = _Scripts(*(Script.load(n) for n in ("apply", "begin_epoch", "set_counter", "publish")))
 
     async def load(self) -> Stored | None:
-        """Return the stored epoch and watermark; None without tallies. Raises ReseedNeededError on foreign data."""
+        """Return the stored epoch and watermark; None without tallies. Raises LostError on foreign data."""
         with translated_errors("reading the watermark"):
+            if await command(self._client, "TYPE", self._keys.meta) not in {b"hash", b"none"}:
+                raise LostError(Loss.TALLIES_DAMAGED, f"redis key {self._keys.meta} is damaged: it is no hash")
             raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.meta)
         if not raw:
             return None
@@ -63,13 +65,28 @@ class TallyStore:
             )
             return Stored(epoch, Watermark.from_stored(meta["watermark"], meta.get("partial", "")))
         except (KeyError, ValueError, CdcCounterError) as error:
-            raise ReseedNeededError(f"redis key {self._keys.meta} is damaged: {error!r}") from error
+            reason = f"redis key {self._keys.meta} is damaged: {error!r}"
+            raise LostError(Loss.TALLIES_DAMAGED, reason) from error
+
+    async def identity(self) -> str:
+        """Return the identity of the stored epoch, also of a damaged one; '' for none."""
+        with translated_errors("reading the epoch"):
+            if await command(self._client, "TYPE", self._keys.meta) != b"hash":
+                return ""
+            raw: bytes | None = await command(self._client, "HGET", self._keys.meta, "epoch")
+        return (raw or b"").decode(errors="replace")
 
     async def counters(self) -> dict[str, CounterRecord]:
-        """Return every counter's record by name."""
+        """Return every counter's record by name; raises LostError on foreign data."""
         with translated_errors("reading the counters"):
+            if await command(self._client, "TYPE", self._keys.counters) not in {b"hash", b"none"}:
+                raise LostError(Loss.TALLIES_DAMAGED, f"redis key {self._keys.counters} is damaged: it is no hash")
             raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.counters)
-        return {name.decode(): CounterRecord.from_json(orjson.loads(value)) for name, value in raw.items()}
+        try:
+            return {name.decode(): CounterRecord.from_json(orjson.loads(value)) for name, value in raw.items()}
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"redis key {self._keys.counters} is damaged: {error!r}"
+            raise LostError(Loss.TALLIES_DAMAGED, reason) from error
 
     async def recent(self) -> list[str]:
         """Return the elements noted with `apply` and not yet trimmed, oldest first."""
@@ -122,9 +139,12 @@ class TallyStore:
             case _:
                 return _other_epoch(reply)
 
-    async def begin_epoch(self, replacing: str, stored: Stored, records: Iterable[CounterRecord], now: float) -> None:
+    async def begin_epoch(
+        self, replacing: str, stored: Stored, records: Iterable[CounterRecord], now: float, *, note: str = ""
+    ) -> None:
         """Start a new lifetime of tallies in place of the epoch `replacing` ('' for none).
 
+        `note` begins the list of recent transactions.
         Raises ReseedNeededError when another epoch is stored: somebody else began one.
         """
         meta: dict[str, str] = {
@@ -137,7 +157,7 @@ class TallyStore:
             "partial": "",
         }
         # The feed's numbers continue from the clock, so that a reader of lost tallies always sees a gap.
-        arguments: list[str | bytes] = [replacing, self._feed_length, str(int(now * 1000)), str(len(meta))]
+        arguments: list[str | bytes] = [replacing, self._feed_length, str(int(now * 1000)), note, str(len(meta))]
         for pair in meta.items():
             arguments += pair
         for record in records:

@@ -15,6 +15,7 @@ from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.wiring.inspection import Inspection
 from cdc_counter.wiring.parts import ConsumingParts, consume, consuming_parts, source, tally_store
+from cdc_counter.wiring.rebuilding import Rebuilder
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +75,10 @@ async def _all_of_it(
 
 @asynccontextmanager
 async def _consuming(config: Config, metrics: Metrics) -> AsyncIterator[ConsumingParts]:
-    async with tally_store(config) as tallies, consuming_parts(config, tallies, metrics) as parts:
-        yield parts
+    async with tally_store(config) as tallies:
+        rebuild = Rebuilder(config, tallies).rebuild if config.stream.rebuild else None
+        async with consuming_parts(config, tallies, metrics, rebuild) as parts:
+            yield parts
 
 
 async def _announce(gateway: Gateway, on_event: OnEvent) -> None:

@@ -13,10 +13,11 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection
 
+from cdc_counter.cancellation import honour_cancellation
 from cdc_counter.config import Config
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.events import EventKind, InitEvent
-from cdc_counter.core.lifecycle import Epoch, ServerFacts, Stored
+from cdc_counter.core.lifecycle import Epoch, LostError, ServerFacts, Stored
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.reading import CounterState
 from cdc_counter.core.watermark import Watermark
@@ -24,6 +25,7 @@ from cdc_counter.errors import BusyError, CdcCounterError
 from cdc_counter.postgres.blockers import blockers_of
 from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.installed import InstalledCounter
+from cdc_counter.postgres.settling import unsettled
 from cdc_counter.postgres.slot import create_slot, drop_slot, find_slot, standbys_expected
 from cdc_counter.tallies.store import TallyStore
 from cdc_counter.wiring.parts import conninfo, open_stream
@@ -45,18 +47,24 @@ async def current_facts(config: Config) -> ServerFacts:
         await stream.close()
 
 
-async def ensure_slot(config: Config, connection: AsyncConnection[Any], on_event: OnEvent) -> Lsn | None:
-    """Create the slot unless it is there; returns its consistent point when it was created."""
+async def ensure_slot(
+    config: Config, connection: AsyncConnection[Any], on_event: OnEvent, *, admin: bool = True
+) -> Lsn | None:
+    """Create the slot unless it is there; returns its consistent point when it was created.
+
+    Waits for running transactions as long as it takes, and says who they are.
+    """
     settings = config.postgres
     if await find_slot(connection, settings.slot) is not None:
         return None
     failover = await standbys_expected(connection) if settings.failover == "auto" else settings.failover
     with translated_errors("creating the slot"):
         await connection.execute(f"SET lock_timeout = '{_SLOT_LOCK_TIMEOUT}'")
-    async with connected(conninfo(settings, "init", admin=True)) as watcher:
+    async with connected(conninfo(settings, "init", admin=admin)) as watcher:
         while True:
             watching = asyncio.create_task(_watch(watcher, connection.info.backend_pid, on_event), name="slot watch")
             try:
+                honour_cancellation()
                 start = await create_slot(connection, settings.slot, failover=failover)
             except BusyError:
                 continue
@@ -106,6 +114,13 @@ async def begin_epoch(
 
     Raises ReseedNeededError when another epoch than `replaced` is stored, BusyError while a consumer streams the slot.
     """
+    await begin_epoch_after(config, tallies, replaced.epoch.identity if replaced else "", start, counters)
+
+
+async def begin_epoch_after(
+    config: Config, tallies: TallyStore, replaced: str, start: Lsn | None, counters: Sequence[InstalledCounter]
+) -> None:
+    """Do the same where only the identity of the epoch before is known ('' for none)."""
     facts = await current_facts(config)
     slot = facts.slot
     watermark = start if start is not None else slot.confirmed_flush if slot else None
@@ -124,15 +139,27 @@ async def begin_epoch(
         timeline=facts.timeline,
         slot=config.postgres.slot,
     )
+    known = await _known(tallies)
     # Where there were numbers they stay visible, marked, until the new ones are there.
-    known = await tallies.counters() if replaced else {}
     records = [
         record_of(counter, CounterState.REBUILDING if counter.name in known else CounterState.SEEDING)
         for counter in counters
     ]
-    await tallies.begin_epoch(
-        replaced.epoch.identity if replaced else "", Stored(epoch, Watermark(watermark)), records, time.time()
-    )
+    # After the position is fixed: whoever is not among them now is visible to every recount, or commits later.
+    async with connected(conninfo(config.postgres, "epoch")) as connection:
+        note = " ".join(map(str, await unsettled(connection)))
+    await tallies.begin_epoch(replaced, Stored(epoch, Watermark(watermark)), records, time.time(), note=note)
+    for name in known - {counter.name for counter in counters}:
+        await tallies.remove_counter(epoch.identity, name)
+
+
+async def _known(tallies: TallyStore) -> frozenset[str]:
+    """Return the counters that Redis has numbers of, as far as can be read."""
+    try:
+        records = await tallies.counters()
+    except LostError:
+        return frozenset()
+    return frozenset(name for name, record in records.items() if record.state is not CounterState.SEEDING)
 
 
 def record_of(counter: InstalledCounter, state: CounterState) -> CounterRecord:

@@ -18,7 +18,7 @@ from cdc_counter.postgres.observer import Observer
 from cdc_counter.postgres.recount import Recounter
 from cdc_counter.postgres.stream import ReplicationStream
 from cdc_counter.runtime.answering import Answering
-from cdc_counter.runtime.consumer import Consumer, ConsumerSettings
+from cdc_counter.runtime.consumer import Consumer, ConsumerSettings, Rebuild
 from cdc_counter.runtime.healing import Healer
 from cdc_counter.runtime.reconciler import Reconciler
 from cdc_counter.runtime.seeder import Seeder
@@ -121,7 +121,9 @@ class ConsumingParts:
 
 
 @asynccontextmanager
-async def consuming_parts(config: Config, tallies: TallyStore, metrics: Metrics) -> AsyncIterator[ConsumingParts]:
+async def consuming_parts(
+    config: Config, tallies: TallyStore, metrics: Metrics, rebuild: Rebuild | None = None
+) -> AsyncIterator[ConsumingParts]:
     """Build a consumer with its healer and upkeep for the duration of a block."""
     settings, stream = config.postgres, config.stream
 
@@ -143,6 +145,7 @@ async def consuming_parts(config: Config, tallies: TallyStore, metrics: Metrics)
         observer,
         tallies,
         metrics,
+        rebuild,
     )
     recounter = Recounter(conninfo(settings, "recount"), settings.schema_name)
     upkeep = Upkeep(

@@ -3,18 +3,26 @@
 --
 -- KEYS[1]  meta hash   KEYS[2]  hash of counters   KEYS[3]  feed stream   KEYS[4]  list of recent transactions
 -- ARGV[1]  the epoch stored now, '' for none: compared, so that two callers can't both begin one
--- ARGV[2]  feed length   ARGV[3]  lowest number for the feed to go on from   ARGV[4]  number of meta pairs
+-- ARGV[2]  feed length   ARGV[3]  lowest number for the feed to go on from
+-- ARGV[4]  first element of KEYS[4], or ''   ARGV[5]  number of meta pairs
 -- then     field, value for each pair; then counter name, record for each counter
 --
 -- Replies  {'applied'}  or  {'epoch', stored epoch or ''}  when another one is stored: nothing was done
+-- A meta key that is no hash, which only somebody else can have written, counts as no epoch and is replaced.
 
-local stored = redis.call('HGET', KEYS[1], 'epoch') or ''
+local function meta(field)
+  local reply = redis.pcall('HGET', KEYS[1], field)
+  return type(reply) == 'string' and reply or ''
+end
+
+local stored = meta('epoch')
 if stored ~= ARGV[1] then return {'epoch', stored} end
-local sequence = math.max(tonumber(redis.call('HGET', KEYS[1], 'sequence') or '0') or 0, tonumber(ARGV[3])) + 1
+local sequence = math.max(tonumber(meta('sequence')) or 0, tonumber(ARGV[3])) + 1
 -- The feed goes, too: its numbers may be higher than what is known of them, and then nothing could be added.
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
-local pairs_end = 4 + 2 * tonumber(ARGV[4])
-for i = 5, pairs_end, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[4] ~= '' then redis.call('RPUSH', KEYS[4], ARGV[4]) end
+local pairs_end = 5 + 2 * tonumber(ARGV[5])
+for i = 6, pairs_end, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 for i = pairs_end + 1, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 local id = string.format('%.0f', sequence)
 redis.call('HSET', KEYS[1], 'sequence', id)

@@ -9,11 +9,14 @@ from cdc_counter.core.lifecycle import (
     Action,
     Decision,
     Epoch,
+    Loss,
+    LostError,
     PublicationFault,
     ServerFacts,
     SlotFacts,
     Stored,
     decide,
+    loss_of,
     recheck_after_start,
 )
 from cdc_counter.core.lsn import Lsn
@@ -86,6 +89,58 @@ def test_what_is_observed_decides_what_follows(row: str) -> None:
     assert bool(decision.reason) == (action is not Action.CONTINUE)
 
 
+LOSSES: dict[str, Loss] = {
+    "tallies lost": Loss.TALLIES_GONE,
+    "promoted before the watermark": Loss.OTHER_HISTORY,
+    "promoted at an unknown position": Loss.OTHER_HISTORY,
+    "an older timeline": Loss.OTHER_HISTORY,
+    "watermark beyond the end of WAL": Loss.OTHER_HISTORY,
+    "slot missing": Loss.SLOT_GONE,
+    "slot invalidated": Loss.SLOT_LOST,
+    "slot half made": Loss.SLOT_LOST,
+    "slot ahead of the watermark": Loss.GAP,
+    "publication missing": Loss.PUBLICATION_GONE,
+}
+
+
+def test_every_reseed_says_what_was_lost() -> None:
+    found = {
+        row: decide(stored, server, "s").loss
+        for row, (stored, server, action, _) in TABLE.items()
+        if action is Action.RESEED
+    }
+    assert found == LOSSES
+
+
+def test_only_what_redis_lost_can_be_counted_from_where_the_slot_stands() -> None:
+    assert {loss for loss in Loss if loss.keeps_slot} == {Loss.TALLIES_GONE, Loss.TALLIES_DAMAGED, Loss.GAP}
+    assert loss_of(ReseedNeededError("the server dropped rows")) is Loss.ROWS_DROPPED
+    assert not Loss.ROWS_DROPPED.keeps_slot
+
+
+NO_SLOT = replace(SERVER, slot=None)
+
+WITHOUT_TALLIES: dict[str, tuple[ServerFacts, Epoch | None, str, Action, Loss | None]] = {
+    "never installed": (NO_SLOT, None, "", Action.INSTALL, None),
+    "slot lost, too": (NO_SLOT, STORED.epoch, "", Action.RESEED, Loss.SLOT_GONE),
+    "slot lost, tallies damaged": (NO_SLOT, None, "damaged", Action.RESEED, Loss.SLOT_GONE),
+    "damaged": (SERVER, None, "damaged", Action.RESEED, Loss.TALLIES_DAMAGED),
+    "another consumer streams": (with_slot(active_pid=1), None, "", Action.WAIT, None),
+    "slot invalidated": (with_slot(lost="wal_removed"), None, "", Action.RESEED, Loss.SLOT_LOST),
+    "slot of another plugin": (with_slot(plugin="x"), None, "", Action.REFUSE, None),
+    "now another system": (replace(SERVER, system_identifier="8"), STORED.epoch, "", Action.REFUSE, None),
+}
+
+
+@pytest.mark.parametrize("row", WITHOUT_TALLIES)
+def test_without_tallies_it_counts_what_this_process_held_before(row: str) -> None:
+    server, known, damage, action, loss = WITHOUT_TALLIES[row]
+    decision = decide(None, server, "s", known=known, damage=damage)
+    assert decision.action is action, decision
+    assert loss is None or decision.loss is loss
+    assert damage in decision.reason or loss is Loss.SLOT_GONE
+
+
 def test_what_makes_other_positions_meaningless_is_looked_at_first() -> None:
     """On another system neither the slot's position nor the watermark means anything."""
     foreign = replace(with_slot(confirmed_flush=Lsn(10**6), active_pid=1), system_identifier="8000", timeline=9)
@@ -113,7 +168,7 @@ def test_a_slot_that_moved_between_check_and_start_is_noticed(confirmed: Lsn | N
         (Action.INSTALL, NotReadyError),
         (Action.WAIT, BusyError),
         (Action.REFUSE, RefusedError),
-        (Action.RESEED, ReseedNeededError),
+        (Action.RESEED, LostError),
     ],
 )
 def test_each_decision_stands_for_one_error(action: Action, error: type[Exception]) -> None:
