@@ -9,10 +9,11 @@ from cdc_counter.cli.init import init
 from cdc_counter.cli.program import program
 from cdc_counter.cli.repair import repair
 from cdc_counter.cli.run import run
+from cdc_counter.cli.soak import soak
 from cdc_counter.cli.status import status
 from cdc_counter.cli.verify import verify
 from cdc_counter.cli.watch import watch
 
 main = program
-for _command in (init, run, verify, repair, status, watch, drop, demo):
+for _command in (init, run, verify, repair, status, watch, drop, demo, soak):
     main.add_command(_command)
