@@ -128,7 +128,7 @@ class Recounter:
 
 async def _counted_table(connection: AsyncConnection[Any], query: sql.Composed, counter: str) -> tuple[Any, ...]:
     cursor = await connection.execute(query, [counter])
-    table = await cursor.fetchone()
+    table: tuple[Any, ...] | None = await cursor.fetchone()
     if table is None:
         raise CdcCounterError(f"counter {counter!r} is not installed, or its table is gone")
     return table

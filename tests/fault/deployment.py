@@ -109,6 +109,10 @@ class Traffic:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, and fail on what a writer must not see."""
         self._stop.set()
         for thread in self._threads:
             thread.join(30)

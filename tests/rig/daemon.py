@@ -43,7 +43,9 @@ class Daemon:
         port: int | None = None,
         words: Sequence[str] = ("run",),
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = (PROGRAM,),
     ) -> None:
+        self._program = program
         self.config = config
         self.log = log
         self.port = port
@@ -73,7 +75,7 @@ class Daemon:
         assert not self.running, "the daemon runs already"
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [PROGRAM, *self._words, "--config", str(self.config)],
+                [*self._program, *self._words, "--config", str(self.config)],
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,45 @@
+"""The `cdc-counter` command with a fault planted in it: what a defect of ours would do, so that it can be found.
+
+`python -m tests.rig.sabotage FOLDER run --config ...`: whenever a file `drop` or `twice` appears in FOLDER, the first
+delta of the next outbox row is left out, or added twice; then the file is renamed to `drop.done` or `twice.done` and
+holds that delta as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from cdc_counter.cli import main
+from cdc_counter.core.outbox import Fold
+
+KINDS: Final = ("drop", "twice")
+
+
+def sabotaged(folder: Path, text: bytes) -> bytes:
+    """Return what the consumer is to believe the row says."""
+    entries = orjson.loads(text)
+    for kind in KINDS:
+        order = folder / kind
+        if order.exists() and entries and len(entries[0]) == 4:
+            order.write_text(json.dumps(entries[0]), encoding="utf-8")
+            order.rename(folder / f"{kind}.done")
+            return orjson.dumps(entries[1:] if kind == "drop" else [entries[0], *entries])
+    return text
+
+
+def plant(folder: Path) -> None:
+    """Put the fault into this process."""
+    honest = Fold.add_row
+
+    def add_row(fold: Fold, text: bytes) -> None:
+        honest(fold, sabotaged(folder, text))
+
+    setattr(Fold, "add_row", add_row)  # noqa: B010 - not an assignment that a type checker can follow
+
+
+if __name__ == "__main__":
+    plant(Path(sys.argv[1]))
+    main(args=sys.argv[2:], prog_name="cdc-counter")
