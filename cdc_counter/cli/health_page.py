@@ -92,6 +92,7 @@ def _counter_table(report: StatusReport) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("counter")
     table.add_column("state")
+    table.add_column("proven exact")
     for counter in report.counters:
         style = (
             "green"
@@ -100,5 +101,7 @@ def _counter_table(report: StatusReport) -> Table:
             if counter.state is CounterState.STALE
             else "yellow"
         )
-        table.add_row(Text(counter.name), Text(counter.state, style=style))
+        proof = report.verified.get(counter.name)
+        ago = "" if proof is None else f"{shown_seconds(max(0.0, report.taken_at - proof.time))} ago, at {proof.lsn}"
+        table.add_row(Text(counter.name), Text(counter.state, style=style), ago)
     return table

@@ -8,10 +8,12 @@ from cdc_counter.core.finding import Finding, Severity
 from cdc_counter.core.reading import CounterState
 from cdc_counter.core.report import StatusReport
 from cdc_counter.core.status import readiness
+from cdc_counter.core.verification import proof_of
 from cdc_counter.errors import CdcCounterError
 from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.coverage import coverage
-from cdc_counter.wiring.parts import conninfo, source
+from cdc_counter.tallies.verifications import Verifications
+from cdc_counter.wiring.parts import conninfo, redis_client, source
 
 
 async def read_status(config: Config) -> StatusReport:
@@ -25,6 +27,9 @@ async def read_status(config: Config) -> StatusReport:
         records = await reader.counters()
     finally:
         await reader.aclose()
+    async with redis_client(config) as client:
+        verifications = await Verifications(client, config.redis.prefix).all()
+    proofs = {record.name: proof_of(record, verifications.get(record.name)) for record in records}
     now = time.time()
     findings = [*_stale(records), *await _capture_findings(config)]
     return StatusReport(
@@ -33,12 +38,17 @@ async def read_status(config: Config) -> StatusReport:
         stream=status,
         counters=tuple(record.info for record in records),
         findings=tuple(findings),
+        verified={name: proof for name, proof in proofs.items() if proof is not None},
     )
 
 
 def _stale(records: list[CounterRecord]) -> list[Finding]:
     return [
-        Finding(Severity.ERROR, f"counter {record.name} is {record.state}: {record.reason}", "cdc-counter init")
+        Finding(
+            Severity.ERROR,
+            f"counter {record.name} is {record.state}: {record.reason}",
+            "cdc-counter repair" if record.drifted else "cdc-counter init",
+        )
         for record in records
         if record.state is CounterState.STALE
     ]
