@@ -17,6 +17,7 @@ _SUMMED: Final = (
     "seconds", "checks", "keys_compared", "mismatches", "false_alarms", "inconclusive", "transactions", "rests",
     "rest_keys",
 )  # fmt: skip
+_RUN: Final = ("command", "seed", "postgres", "redis", "version", "seconds", "passed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +125,9 @@ def read_report(folder: Path) -> dict[str, Any]:
     """Return the figures of an earlier soak, by its folder or its file; raises ConfigError."""
     path = folder / FILE if folder.is_dir() else folder
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return {name: document[name] for name in document}
-    except (OSError, ValueError, TypeError) as error:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {name: document[name] for name in (*_SUMMED, "faults", "recoveries", *_RUN)}
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"{path}: is not a soak's report: {error}", hint="name the --report folder of a soak"
         ) from error
@@ -145,9 +146,7 @@ def add_up(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         for kind, figures in report["recoveries"].items():
             known = recoveries.setdefault(kind, {"n": 0, "max": 0.0})
             recoveries[kind] = {"n": known["n"] + figures["n"], "max": max(known["max"], figures["max"])}
-        runs.append(
-            {name: report[name] for name in ("command", "seed", "postgres", "redis", "version", "seconds", "passed")}
-        )
+        runs.append({name: report[name] for name in _RUN})
     return {
         **sums,
         "seconds": round(sums["seconds"], 1),

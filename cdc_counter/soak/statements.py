@@ -197,6 +197,9 @@ WEIGHTS: Final[Mapping[Choice, int]] = MappingProxyType(
 )
 """What transactions are made of, and how often."""
 
+SMALL: Final[Sequence[Choice]] = (insert_one, insert_several, insert_or_nothing, several_at_once, leaf_written)
+"""What may be left open for long: few rows are locked by it."""
+
 RARE: Final = (update_all, truncate, alter)
 """What holds up everybody; each by itself, some times a minute."""
 
@@ -210,6 +213,14 @@ def choose(tables: Sequence[Rows], random: Random) -> Statement:
             return Statement("copy", f"COPY {rows.table.name} {rows.target} FROM STDIN", listed)
         [choice] = random.choices(list(WEIGHTS), list(WEIGHTS.values()))
         if (sql := choice(rows, random)) is not None:
+            return Statement(choice.__name__, sql)
+
+
+def choose_small(tables: Sequence[Rows], random: Random) -> Statement:
+    """Return a statement that changes few rows."""
+    while True:
+        choice = random.choice(SMALL)
+        if (sql := choice(random.choice(tables), random)) is not None:
             return Statement(choice.__name__, sql)
 
 

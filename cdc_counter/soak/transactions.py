@@ -7,7 +7,7 @@ from random import Random
 from typing import Final
 
 from cdc_counter.soak.rows import Rows
-from cdc_counter.soak.statements import Statement, choose, choose_rare
+from cdc_counter.soak.statements import Statement, choose, choose_rare, choose_small
 
 _ISOLATIONS: Final = ("READ COMMITTED",) * 6 + ("REPEATABLE READ",) * 2 + ("SERIALIZABLE",) * 2
 
@@ -72,7 +72,7 @@ def choose_transaction(tables: Sequence[Rows], random: Random, *, rare: float, p
 
 def choose_long(tables: Sequence[Rows], random: Random) -> Transaction:
     """Return a transaction that writes a little and then stays open for 5 to 60 seconds."""
-    statements = tuple(choose(tables, random) for _ in range(random.randint(1, 2)))
+    statements = tuple(choose_small(tables, random) for _ in range(random.randint(1, 3)))
     ending = Ending.COMMIT if random.random() < 0.7 else Ending.ROLLBACK
     pause = min(60.0, 5.0 + random.expovariate(1 / 12))
     return Transaction("long", random.choice(_ISOLATIONS), statements, ending, pause)
