@@ -32,8 +32,9 @@ from cdc_counter.wiring.parts import conninfo, open_stream
 
 OnEvent = Callable[[InitEvent], None]
 
-_SLOT_LOCK_TIMEOUT: Final = "3s"
-"""One attempt at creating the slot. It holds no lock that writers want, so it may wait longer than on tables."""
+_SLOT_SECONDS: Final = (3, 300)
+"""How long the first attempt at creating the slot waits for one transaction, and the longest one does. It holds no lock
+that writers want. Each attempt begins anew: where some transaction always runs, only a longer one gets there."""
 
 _LOOK_SECONDS: Final = 0.3
 
@@ -58,15 +59,17 @@ async def ensure_slot(
     if await find_slot(connection, settings.slot) is not None:
         return None
     failover = await standbys_expected(connection) if settings.failover == "auto" else settings.failover
-    with translated_errors("creating the slot"):
-        await connection.execute(f"SET lock_timeout = '{_SLOT_LOCK_TIMEOUT}'")
+    patience, longest = _SLOT_SECONDS
     async with connected(conninfo(settings, "init", admin=admin)) as watcher:
         while True:
             watching = asyncio.create_task(_watch(watcher, connection.info.backend_pid, on_event), name="slot watch")
             try:
                 honour_cancellation()
+                with translated_errors("creating the slot"):
+                    await connection.execute(f"SET lock_timeout = '{patience}s'")
                 start = await create_slot(connection, settings.slot, failover=failover)
             except BusyError:
+                patience = min(2 * patience, longest)
                 continue
             finally:
                 watching.cancel()
