@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -40,6 +41,7 @@ class Checker:
         self._rest = rest
         self._record = record
         self._pause = pause
+        self._equal: dict[str, str] = {}
 
     async def run(self, counters: Sequence[str], limit: int | None) -> None:
         """Verify until there are `limit` checks, or a drift."""
@@ -79,13 +81,15 @@ class Checker:
                 self._record.undecided(verification.reason)
                 return False
             case Verdict.EQUAL:
+                self._equal[counter] = f"{verification.lsn} ({datetime.now(UTC):%H:%M:%S})"
                 self._record.checks += 1
                 self._record.keys_compared += verification.keys
                 return False
             case Verdict.DRIFT:
                 self._record.checks += 1
                 self._record.keys_compared += verification.keys
-                await self._rest.judge(counter, reported(verification))
+                last = self._equal.get(counter, "never")
+                await self._rest.judge(counter, f"{reported(verification)}, last equal at {last}")
                 return True
 
 

@@ -1,7 +1,7 @@
 """Looks at the deployment from outside: what the daemon reports, every counter's state, every tally, the truth."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ Counted = dict[tuple[str, str, str], int]
 
 _HONEST: Final = "honest "
 _SCAN: Final = 1000
+_LEDGER_KEYS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,19 @@ class Observation:
                 found |= {
                     (definition.name, scope, bucket): int(value) async for scope, bucket, value in cursor if value
                 }
+        return found
+
+    async def ledger(self, keys: Iterable[tuple[str, str, str]]) -> list[str]:
+        """Return a line per transaction that changed the first of some keys, as far as the outbox still has them."""
+        found = []
+        ledger = sql.Identifier(self._config.postgres.schema_name, "ledger")
+        query = sql.SQL(
+            "SELECT xid::text, delta::text FROM {} WHERE counter = %s AND scope = %s AND bucket = %s ORDER BY xid"
+        ).format(ledger)
+        async with await AsyncConnection.connect(self._sandbox.dsn) as connection:
+            for key in list(keys)[:_LEDGER_KEYS]:
+                cursor = await connection.execute(query, key)
+                found += [f"{' '.join(key)} xid {xid} delta {delta}" async for xid, delta in cursor]
         return found
 
     def _recount(self, counter: str) -> Any:

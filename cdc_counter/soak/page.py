@@ -15,7 +15,7 @@ _LEFT: Final = 64
 _POINTS: Final = 480
 """Of a curve; each is the largest value of its stretch of time."""
 
-_COLOURS: Final = {"daemon": "#b45309", "postgres": "#1d4ed8", "redis": "#b91c1c", "link": "#7c3aed", "rest": "#047857"}
+_COLOURS: Final = {"daemon": "#b45309", "postgres": "#1d4ed8", "redis": "#b91c1c", "link": "#7c3aed"}
 
 _STYLE: Final = """
 :root {
@@ -60,6 +60,7 @@ def page(report: Report, record: Record) -> str:
         f"<p><code>{escape(about.command)}</code></p>",
         *_findings(report),
         _tiles(report),
+        _legend(),
         "<h2>Lag, seconds</h2>",
         _chart(record, lambda sample: sample.lag, marks=True),
         "<h2>Backlog, KiB of WAL</h2>",
@@ -128,6 +129,11 @@ def _chart(
         ]
     lines += [f'<polyline class="curve" points="{stretch}"/>' for stretch in _stretches(points, end, top)]
     return _svg(lines, _HEIGHT)
+
+
+def _legend() -> str:
+    named = " ".join(f'<span style="color:{colour}">{name}</span>' for name, colour in _COLOURS.items())
+    return f'<p class="soft">Lines and dots are faults, by what they hit: {named}</p>'
 
 
 def _faults(record: Record) -> str:

@@ -58,7 +58,7 @@ class Sample:
 class Record:
     """Times are seconds since the start; `on_event` gets every line that is worth one.
 
-    `suspected`: drift was reported, and is yet to be judged.
+    `ledger`: what transactions did to the keys that are wrong. `suspected`: a reported drift is yet to be judged.
     """
 
     on_event: Callable[[str], None] = lambda _: None
@@ -73,6 +73,7 @@ class Record:
     samples: list[Sample] = field(default_factory=list)
     marks: list[tuple[float, FaultKind]] = field(default_factory=list)
     events: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_LAST))
+    ledger: list[str] = field(default_factory=list)
     doing: str = ""
     suspected: bool = False
     _started: float = field(default_factory=time.monotonic)

@@ -46,7 +46,8 @@ class Rest:
             if not well:
                 return
             tallies, truth = await self._observation.tallies(), await self._observation.truth()
-        wrong = differences(tallies, truth)
+            wrong = differences(tallies, truth)
+            self._record.ledger += await self._observation.ledger(wrong)
         self._record.rests += 1
         self._record.rest_keys += len(truth)
         if wrong:
@@ -62,7 +63,8 @@ class Rest:
                 self._record.find(FindingKind.MISMATCH, f"{reported}; the numbers did not come to rest to be judged")
                 return
             tallies, truth = await self._observation.tallies(), await self._observation.truth()
-        wrong = {key: pair for key, pair in differences(tallies, truth).items() if key[0] == counter}
+            wrong = {key: pair for key, pair in differences(tallies, truth).items() if key[0] == counter}
+            self._record.ledger += await self._observation.ledger(wrong)
         if wrong:
             self._record.find(FindingKind.MISMATCH, f"{reported}; at rest: {_shown(wrong)}")
         else:

@@ -101,9 +101,13 @@ class Rows:
         few = random.random() < 0.5 if hot is None else hot
         return literal(_number_text(column, random.randint(1, _HOT if few else _COLD)), column.type)
 
-    def changes(self, random: Random, *, counted: bool) -> str:
-        """Return assignments of one to three columns that counters look at, or of those that they don't."""
-        free = [c for c in self.columns if c not in self.numbers and c.name not in self._foreign]
+    def changes(self, random: Random, *, counted: bool, staying: bool = False) -> str:
+        """Return assignments of one to three columns that counters look at, or of those that they don't.
+
+        `staying`: none that moves a row to another partition.
+        """
+        kept = {name for part in self.table.parts for name in part.columns} if staying else set()
+        free = [c for c in self.columns if c not in self.numbers and c.name not in self._foreign | kept]
         chosen = [c for c in free if (c.name in self.counted) is counted]
         if not chosen:
             # Nothing but a new version of the row.

@@ -60,7 +60,7 @@ class Settings:
     faults: frozenset[FaultKind] = frozenset(FaultKind)
     mean_pause: float = 7.0
     rest_seconds: float = 150.0
-    bound: float = 90.0
+    bound: float = 180.0
     check_pause: float = 0.02
     load: Load = field(default_factory=Load)
     command: Sequence[str] = COMMAND
@@ -158,6 +158,8 @@ class Soak:
                 shutil.copyfile(log, folder / log.name)
         events = [f"{after:9.1f} {text}" for after, text in self._record.events]
         (folder / "events.log").write_text("\n".join(events) + "\n", encoding="utf-8")
+        (folder / "transactions.log").write_text("\n".join(self._written.journal) + "\n", encoding="utf-8")
+        (folder / "ledger.log").write_text("\n".join(self._record.ledger) + "\n", encoding="utf-8")
 
     async def _prepared_tables(self) -> list[Rows]:
         async with await AsyncConnection.connect(self._box.dsn, autocommit=True) as connection:

@@ -6,9 +6,12 @@ with is reported: a counter must never break a write.
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
 
@@ -34,9 +37,12 @@ _EXPECTED_CLASSES: Final = ("0A", "22", "23", "P0")
 application's own triggers raise."""
 
 _LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "53300"})
+_JOURNAL: Final = 2000
 _RETRY_SECONDS: Final = 0.2
 _GARDEN_SECONDS: Final = 3.0
 _SHORT_SECONDS: Final = 1.0
+_GAP_SECONDS: Final = 1.5
+"""Between two long transactions: a new slot waits for every one that runs, several times over."""
 _SESSION: Final = "SET lock_timeout = '2s'; SET deadlock_timeout = '100ms'; SET statement_timeout = '20s'"
 _LOCK_SECONDS_OF_RARE: Final = "SET LOCAL lock_timeout = '200ms'"
 """A TRUNCATE that waits for the long transaction keeps everybody else waiting behind itself."""
@@ -44,18 +50,24 @@ _LOCK_SECONDS_OF_RARE: Final = "SET LOCAL lock_timeout = '200ms'"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much is written: `rate` transactions a second of `writers` together, tables of about `rows` rows."""
+    """How much is written: `rate` transactions a second of `writers` together, tables of about `rows` rows.
+
+    `rare` is the share of what holds up everybody; `long` transactions are open at a time.
+    """
 
     writers: int = 4
     rate: float = 24.0
     rows: int = 2500
     rare: float = 0.01
-    long: bool = True
+    long: int = 1
 
 
 @dataclass(slots=True)
 class Written:
-    """What came of it. `unexpected`: SQLSTATE, message and what was done, of errors that nobody should see."""
+    """What came of it. `unexpected`: SQLSTATE, message and what was done, of errors that nobody should see.
+
+    `journal` has the last transactions in full, to find the one that was counted wrong.
+    """
 
     committed: Counter[str] = field(default_factory=Counter)
     undone: int = 0
@@ -63,6 +75,7 @@ class Written:
     lost: int = 0
     unexpected: list[str] = field(default_factory=list)
     long_seconds: float = 0.0
+    journal: deque[str] = field(default_factory=lambda: deque(maxlen=_JOURNAL))
 
     @property
     def total(self) -> int:
@@ -85,14 +98,17 @@ class Writers:
         self._own = f"{own_schema}."
         self.written = Written()
         self.settled = asyncio.Event()
+        self._xids: dict[str, str] = {}
+        self._open = 0
+        self._open_since = 0.0
 
     async def run(self) -> None:
         """Write until cancelled."""
         async with asyncio.TaskGroup() as group:
             for number in range(self._load.writers):
                 group.create_task(self._connected(self._write, f"w{number}"), name=f"writer {number}")
-            if self._load.long:
-                group.create_task(self._connected(self._stay_open, "long"), name="long transaction")
+            for number in range(self._load.long):
+                group.create_task(self._connected(self._stay_open, f"long{number}"), name=f"long transaction {number}")
             group.create_task(self._connected(self._tend, "garden"), name="gardener")
 
     async def fill(self) -> None:
@@ -136,12 +152,23 @@ class Writers:
             transaction = choose_long(self._tables, random)
             if not self.settled.is_set():
                 transaction = replace(transaction, pause=_SHORT_SECONDS)
-            loop = asyncio.get_running_loop()
             async with self._gate.passage():
-                started = loop.time()
-                await self._attempt(connection, transaction, name)
-                self.written.long_seconds += loop.time() - started
-            await asyncio.sleep(0)
+                with self._held_open():
+                    await self._attempt(connection, transaction, name)
+            await asyncio.sleep(random.expovariate(1 / _GAP_SECONDS))
+
+    @contextmanager
+    def _held_open(self) -> Iterator[None]:
+        """Add up the time in which at least one is open."""
+        if not self._open:
+            self._open_since = time.monotonic()
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if not self._open:
+                self.written.long_seconds += time.monotonic() - self._open_since
 
     async def _tend(self, connection: AsyncConnection[Any], random: Random, name: str) -> None:
         """Keep the tables at their size: what grows too large loses a third, what gets too small is filled."""
@@ -157,9 +184,11 @@ class Writers:
                     await self._attempt(connection, Transaction("garden", "READ COMMITTED", (statement,)), name)
 
     async def _attempt(self, connection: AsyncConnection[Any], transaction: Transaction, name: str) -> None:
+        began = datetime.now(UTC)
         try:
             await self._perform(connection, transaction, name)
         except psycopg.Error as error:
+            self._note(began, name, transaction, f"failed with {error.sqlstate}")
             if _is_lost(error) or connection.broken:
                 raise psycopg.OperationalError("lost") from error
             if self._is_expected(error):
@@ -168,17 +197,20 @@ class Writers:
                 self._unexpected(transaction.kind, error)
             await connection.rollback()
         else:
+            self._note(began, name, transaction, transaction.ending)
             if transaction.ending in (Ending.COMMIT, Ending.PREPARED_COMMIT):
                 self.written.committed[transaction.kind] += 1
             else:
                 self.written.undone += 1
 
     async def _perform(self, connection: AsyncConnection[Any], transaction: Transaction, name: str) -> None:
+        self._xids[name] = ""
         await connection.execute(f"BEGIN ISOLATION LEVEL {transaction.isolation}".encode())
         if transaction.kind in {"truncate", "alter", "update_all"}:
             await connection.execute(_LOCK_SECONDS_OF_RARE)
         for statement in transaction.statements:
             await _execute(connection, statement)
+        self._xids[name] = await _xid(connection)
         if not transaction.ending.prepared:
             await self._gate.sleep(transaction.pause)
             await connection.execute(transaction.ending.encode())
@@ -187,6 +219,12 @@ class Writers:
         await connection.execute(sql.SQL("PREPARE TRANSACTION {}").format(gid))
         await self._gate.sleep(transaction.pause)
         await connection.execute(sql.SQL(transaction.ending.value + " {}").format(gid))
+
+    def _note(self, began: datetime, name: str, transaction: Transaction, outcome: str) -> None:
+        sql = "".join(f"\n    {s.sql}{f' {s.rows}' if s.rows else ''}" for s in transaction.statements)
+        times = f"{began:%H:%M:%S.%f} to {datetime.now(UTC):%H:%M:%S.%f}"
+        xid = self._xids.get(name, "")
+        self.written.journal.append(f"{times} {name} xid {xid} {transaction.isolation} {outcome}{sql}")
 
     def _is_expected(self, error: psycopg.Error) -> bool:
         state = error.sqlstate or ""
@@ -208,6 +246,11 @@ async def _execute(connection: AsyncConnection[Any], statement: Statement) -> No
     async with connection.cursor() as cursor, cursor.copy(statement.sql.encode()) as copy:
         for row in statement.rows:
             await copy.write_row(row)
+
+
+async def _xid(connection: AsyncConnection[Any]) -> str:
+    row = await (await connection.execute("SELECT pg_current_xact_id_if_assigned()::text")).fetchone()
+    return row[0] or "" if row else ""
 
 
 async def _finish_prepared(connection: AsyncConnection[Any], name: str) -> None:

@@ -35,6 +35,12 @@ def report(made: Record) -> Report:
     return summarise(made, written, ABOUT, starts=2, ended={6: 1})
 
 
+def failed_report() -> Report:
+    made = record()
+    made.find(FindingKind.MISMATCH, "a key")
+    return report(made)
+
+
 def test_report_has_the_figures_that_are_asked_of_it() -> None:
     document = json.loads(json.dumps(report(record()).to_json()))
     assert document["passed"]
