@@ -15,6 +15,7 @@ from typing import Any, TypeVar, assert_never
 
 from cdc_counter.core.batch import Step
 from cdc_counter.core.counters import CounterRecord, Route, route_of
+from cdc_counter.core.lifecycle import Loss, LostError
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit
 from cdc_counter.core.progress import Progress
@@ -167,7 +168,7 @@ class Applier:
         record = self._records.get(unfit.group.counter) if unfit.group else None
         reason = f"redis key {unfit.key!r} field {unfit.bucket!r}: {unfit.reason}"
         if record is None:
-            raise CdcCounterError(reason, hint="repair or remove this key by hand")
+            raise LostError(Loss.TALLIES_DAMAGED, reason)
         self.lineage.activated.discard(record.id)
         _log.error("counter %s is put aside until it is rebuilt: %s", record.name, reason)
         await self.change(record.moved_to(CounterState.STALE, self._now(), reason, quarantined=True))

@@ -27,6 +27,7 @@ from cdc_counter.core.lifecycle import (
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outcome import Applied, Move
 from cdc_counter.core.progress import Progress
+from cdc_counter.core.reading import CounterState
 from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.core.status import Phase
 from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError, UnreachableError
@@ -52,7 +53,7 @@ _SETTLED_SECONDS: Final = 5.0
 """A session that lasted this long was no failed attempt: the pauses start again from the shortest."""
 
 _MOST_REBUILDS: Final = 10
-"""In a row, without a session that lasted: about four minutes, with the pauses between them."""
+"""In a row, none of which brought the counters back: about three minutes, with the pauses between them."""
 
 
 class Rebuild(Protocol):
@@ -104,7 +105,8 @@ class Consumer:
         self._in_session = asyncio.Event()
         self._seen: Stored | None = None
         self._rebuilds = 0
-        self._rebuild_pauses = Backoff(0.5, 60.0)
+        self._rebuilt_lately = False
+        self._rebuild_pauses = Backoff(0.5, 30.0)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stream until `stop`; raises the error of a decision that a restart can't mend."""
@@ -116,8 +118,8 @@ class Consumer:
             except (CdcCounterError, TimeoutError) as error:
                 if time.monotonic() - began > _SETTLED_SECONDS:
                     backoff.reset()
-                    self._rebuild_pauses.reset()
-                    self._rebuilds = 0
+                    self._rebuilt_lately = False
+                    self._came_back()
                 await self._after(error, backoff, stop)
         # A stand-by stays one to its end: what is said of the stream is not its to say.
         if self.phase is not Phase.WAITING_FOR_SLOT:
@@ -170,13 +172,15 @@ class Consumer:
 
     async def _begin_again(self, rebuild: Rebuild, error: ReseedNeededError, stop: asyncio.Event) -> None:
         """Begin a new epoch; the healer counts everything again in the session that follows."""
+        if self.records and not any(record.awaits_seed for record in self.records.values()):
+            self._came_back()
         if self._rebuilds >= _MOST_REBUILDS:
             raise ReseedNeededError(f"rebuilt {self._rebuilds} times in a row, and again: {error}", hint=error.hint)
         loss, reason = loss_of(error), str(error)
         if self.phase is not Phase.REBUILDING:
             _log.warning("every counter is rebuilt (%s): %s", loss, reason)
         self.phase, self.detail = Phase.REBUILDING, reason
-        if self._rebuilds:
+        if self._rebuilt_lately:
             await self._rebuild_pauses.wait(stop)
 
         def show(what: str) -> None:
@@ -186,7 +190,14 @@ class Consumer:
 
         await rebuild(loss, reason, self._seen, show)
         self._rebuilds += 1
+        self._rebuilt_lately = True
+        # Whatever was known of them belongs to the lifetime before.
+        self.records = {name: record.moved_to(CounterState.SEEDING, 0) for name, record in self.records.items()}
         self._metrics.rebuilds.labels(loss.value).inc()
+
+    def _came_back(self) -> None:
+        self._rebuilds = 0
+        self._rebuild_pauses.reset()
 
     async def _one_session(self, stop: asyncio.Event) -> None:
         stored, damage = await self._load()

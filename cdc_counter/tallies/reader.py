@@ -5,7 +5,8 @@ answer.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
@@ -17,7 +18,7 @@ from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.reading import Change, CounterInfo, CounterState, FeedEntry, Gap, Reading, Reset
 from cdc_counter.core.status import StreamStatus
 from cdc_counter.core.verification import proof_of
-from cdc_counter.errors import CdcCounterError, NotReadyError, UnreachableError
+from cdc_counter.errors import CdcCounterError, NotReadyError, ProtocolError, UnreachableError
 from cdc_counter.tallies.connection import command, translated_errors
 from cdc_counter.tallies.keys import Keys
 from cdc_counter.tallies.verifications import parse_verification
@@ -30,6 +31,9 @@ _RETRY: Final = 0.2
 
 _ENTRIES: Final = 16
 """Stream entries per read; one may hold some thousand values."""
+
+
+_DAMAGED: Final = "only cdc-counter may write its keys; 'cdc-counter run' rebuilds what was damaged"
 
 
 class TallyReader:
@@ -47,17 +51,20 @@ class TallyReader:
             # A Redis that was flushed knows no counter: that says nothing about which there are.
             if raw is None and not await command(self._client, "HEXISTS", self._keys.meta, "epoch"):
                 raise self._no_tallies()
-        return None if raw is None else CounterRecord.from_json(orjson.loads(raw)).info
+        with _legible():
+            return None if raw is None else CounterRecord.from_json(orjson.loads(raw)).info
 
     async def counters(self) -> list[CounterRecord]:
         """Return every counter's record, by name."""
         with translated_errors("reading the counters"):
             raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.counters)
-        return sorted((CounterRecord.from_json(orjson.loads(v)) for v in raw.values()), key=lambda record: record.name)
+        with _legible():
+            records = [CounterRecord.from_json(orjson.loads(value)) for value in raw.values()]
+        return sorted(records, key=lambda record: record.name)
 
     async def read(self, counter: str, scope: str) -> Reading:
         """Return one scope's buckets with the watermark they are true for; raises UnreachableError without tallies."""
-        with translated_errors("reading tallies"):
+        with _legible(), translated_errors("reading tallies"):
             async with self._client.pipeline(transaction=True) as pipe:
                 pipe.hmget(self._keys.meta, ["epoch", "watermark", "sequence"])
                 pipe.hget(self._keys.counters, counter)
@@ -69,17 +76,19 @@ class TallyReader:
             raise self._no_tallies()
         if raw is None:
             raise UnreachableError(f"counter {counter!r} was removed", hint="check the counter's name")
-        record = CounterRecord.from_json(orjson.loads(raw))
+        with _legible():
+            record = CounterRecord.from_json(orjson.loads(raw))
+            version, number = Lsn.from_version(watermark.decode()), int(sequence or 0)
         # What is there while a counter is first seeded is nobody's number.
         shown = {} if record.state is CounterState.SEEDING else values
         return Reading(
             counter=counter,
             scope=scope,
             values=self._values(counter, scope, shown),
-            version=Lsn.from_version(watermark.decode()),
+            version=version,
             epoch=epoch.decode(),
             state=record.state,
-            sequence=int(sequence or 0),
+            sequence=number,
             scale=record.scale,
             verified_at=proof_of(record, parse_verification(verified)),
         )
@@ -109,7 +118,8 @@ class TallyReader:
         """Return the number of the feed's last entry."""
         with translated_errors("reading the feed's number"):
             raw: bytes | None = await command(self._client, "HGET", self._keys.meta, "sequence")
-        return int(raw or 0)
+        with _legible():
+            return int(raw or 0)
 
     async def follow(self) -> AsyncIterator[list[FeedEntry]]:
         """Yield the feed's entries from now on, in order, for ever; a Gap stands where some were missed."""
@@ -157,6 +167,19 @@ class TallyReader:
     async def _has_next(self, last: int) -> bool:
         with translated_errors("reading the feed"):
             return bool(await command(self._client, "XRANGE", self._keys.feed, f"{last + 1}-0", "+", "COUNT", 1))
+
+
+@contextmanager
+def _legible() -> Iterator[None]:
+    """Take damaged keys for a server that is not there: the consumer replaces them."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, ProtocolError) as error:
+        raise UnreachableError(f"redis holds what is not ours: {error!r}", hint=_DAMAGED) from error
+    except CdcCounterError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        raise UnreachableError(f"redis holds what is not ours: {error}", hint=_DAMAGED) from error
 
 
 def _entries(number: int, fields: dict[bytes, bytes]) -> tuple[list[FeedEntry], int]:

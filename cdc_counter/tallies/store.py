@@ -4,7 +4,8 @@ Every write but the report is a script that compares the epoch first, so that a 
 to the wrong Redis, changes nothing.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,9 +49,7 @@ class TallyStore:
 
     async def load(self) -> Stored | None:
         """Return the stored epoch and watermark; None without tallies. Raises LostError on foreign data."""
-        with translated_errors("reading the watermark"):
-            if await command(self._client, "TYPE", self._keys.meta) not in {b"hash", b"none"}:
-                raise LostError(Loss.TALLIES_DAMAGED, f"redis key {self._keys.meta} is damaged: it is no hash")
+        with _damage_named(f"reading {self._keys.meta}"):
             raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.meta)
         if not raw:
             return None
@@ -70,17 +69,16 @@ class TallyStore:
 
     async def identity(self) -> str:
         """Return the identity of the stored epoch, also of a damaged one; '' for none."""
-        with translated_errors("reading the epoch"):
-            if await command(self._client, "TYPE", self._keys.meta) != b"hash":
-                return ""
-            raw: bytes | None = await command(self._client, "HGET", self._keys.meta, "epoch")
+        try:
+            with _damage_named("reading the epoch"):
+                raw: bytes | None = await command(self._client, "HGET", self._keys.meta, "epoch")
+        except LostError:
+            return ""
         return (raw or b"").decode(errors="replace")
 
     async def counters(self) -> dict[str, CounterRecord]:
         """Return every counter's record by name; raises LostError on foreign data."""
-        with translated_errors("reading the counters"):
-            if await command(self._client, "TYPE", self._keys.counters) not in {b"hash", b"none"}:
-                raise LostError(Loss.TALLIES_DAMAGED, f"redis key {self._keys.counters} is damaged: it is no hash")
+        with _damage_named("reading the counters"):
             raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.counters)
         try:
             return {name.decode(): CounterRecord.from_json(orjson.loads(value)) for name, value in raw.items()}
@@ -90,7 +88,7 @@ class TallyStore:
 
     async def recent(self) -> list[str]:
         """Return the elements noted with `apply` and not yet trimmed, oldest first."""
-        with translated_errors("reading recent transactions"):
+        with _damage_named("reading recent transactions"):
             raw: list[bytes] = await command(self._client, "LRANGE", self._keys.recent, 0, -1)
         return [element.decode() for element in raw]
 
@@ -126,7 +124,7 @@ class TallyStore:
             keys.append(name(group.counter, group.scope))
             packed.append(("" if group.hidden else group.counter, group.scope, flat))
         arguments += (self._feed_length, version, note, str(surplus_notes), repair, orjson.dumps(packed))
-        with translated_errors("applying deltas"):
+        with _damage_named("applying deltas"):
             reply = await self._scripts.apply.call(self._client, keys, arguments)
         match reply:
             case ["applied"]:
@@ -236,7 +234,7 @@ class TallyStore:
 
     async def _write_counter(self, epoch: str, name: str, record: bytes) -> Outcome:
         keys = [self._keys.meta, self._keys.counters, self._keys.feed]
-        with translated_errors(f"writing counter {name}"):
+        with _damage_named(f"writing counter {name}"):
             reply = await self._scripts.set_counter.call(self._client, keys, [epoch, name, record, self._feed_length])
         match reply:
             case ["applied"]:
@@ -272,6 +270,18 @@ class TallyStore:
     async def _unlink(self, keys: Sequence[bytes]) -> int:
         with translated_errors("deleting tallies"):
             return int(await self._client.unlink(*keys))
+
+
+@contextmanager
+def _damage_named(what: str) -> Iterator[None]:
+    """Turn redis errors into this project's; a key of ours that holds another type is damage."""
+    try:
+        with translated_errors(what):
+            yield
+    except CdcCounterError as error:
+        if "WRONGTYPE" in str(error):
+            raise LostError(Loss.TALLIES_DAMAGED, str(error)) from error
+        raise
 
 
 def _conflict(moves: Sequence[Move], stored: Sequence[str]) -> Outcome:

@@ -29,6 +29,11 @@ class Link:
         """Keep every byte back; connections stay open."""
         self._in_loop(self._proxy.hold)
 
+    def switch(self, port: int) -> None:
+        """Send everybody to another server on loopback: open connections are cut."""
+        self._in_loop(lambda: self._proxy.switch(port))
+        self._in_loop(self._proxy.cut)
+
     def pass_on(self) -> None:
         """Undo every fault."""
         self._in_loop(self._proxy.pass_on)
