@@ -165,7 +165,7 @@ def test_a_slot_that_the_server_invalidated_is_made_again(
 ) -> None:
     """The consumer was away for too much WAL."""
     settings = {"max_slot_wal_keep_size": "16MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
-    for bin_dir in (None, postgres15_bin_dir()):
+    for bin_dir in dict.fromkeys((None, postgres15_bin_dir())):
         with (
             PostgresServer(bin_dir=bin_dir, fsync=False, settings=settings) as server,
             fresh_database(server) as dsn,

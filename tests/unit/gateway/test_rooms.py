@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,3 +104,22 @@ def test_room_equals_the_source_whenever_the_reading_was_taken(
         room.install(reading(taken, states[taken]))
     assert room.values == states[-1]
     assert versions == sorted(versions)
+
+
+def test_a_lifetime_without_numbers_yet_leaves_the_last_ones_marked() -> None:
+    room = ready_room(10, {"a": 5})
+    begun = replace(reading(20, {}), epoch="e2", state=CounterState.SEEDING)
+    for _ in range(2):
+        room.expect_reading()
+        room.install(begun)
+        assert (room.values, room.state, room.epoch) == ({"a": 5}, CounterState.REBUILDING, "e2")
+    room.expect_reading()
+    room.install(replace(reading(21, {"b": 1}), epoch="e2"))
+    assert (room.values, room.state) == ({"b": 1}, CounterState.LIVE)
+
+
+def test_a_counter_that_is_seeded_in_the_same_lifetime_shows_nothing_old() -> None:
+    """It is another counter of that name."""
+    room = ready_room(10, {"a": 5})
+    room.install(replace(reading(20, {}), state=CounterState.SEEDING))
+    assert (room.values, room.state) == ({}, CounterState.SEEDING)
