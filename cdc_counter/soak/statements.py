@@ -117,19 +117,21 @@ def upsert(rows: Rows, random: Random) -> str | None:
 def merge(rows: Rows, random: Random) -> str | None:
     """Insert, update and delete in one statement.
 
-    Rows stay in their partition: of those that a MERGE moves PostgreSQL tells statement triggers the wrong thing.
+    A partitioned table gets no rows by it and keeps each where it is: PostgreSQL (15 to 18) shows statement triggers the
+    wrong rows of a MERGE that updates after it has inserted there, or that moves a row to another partition.
     """
     if len(rows.numbers) != 1 or rows.numbers[0].element not in {"int4", "int8"}:
         return None
     [column] = rows.numbers
     name, start = quoted(column.name), random.randint(1, 500)
-    given = rows.row(random, {column.name: "s.i"})
-    return (
+    matched = (
         f"MERGE INTO {rows.table.name} AS t USING (SELECT i FROM generate_series({start}, {start + 30}) AS i) AS s"
         f" ON t.{name} = s.i WHEN MATCHED AND s.i % 3 = 0 THEN DELETE"
         f" WHEN MATCHED THEN UPDATE SET {rows.changes(random, counted=True, staying=True)}"
-        f" WHEN NOT MATCHED THEN INSERT {rows.target} VALUES ({given})"
     )
+    if rows.table.partitioned:
+        return matched
+    return f"{matched} WHEN NOT MATCHED THEN INSERT {rows.target} VALUES ({rows.row(random, {column.name: 's.i'})})"
 
 
 def several_at_once(rows: Rows, random: Random) -> str:
