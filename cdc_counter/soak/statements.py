@@ -117,8 +117,8 @@ def upsert(rows: Rows, random: Random) -> str | None:
 def merge(rows: Rows, random: Random) -> str | None:
     """Insert, update and delete in one statement.
 
-    A partitioned table gets no rows by it and keeps each where it is: PostgreSQL (15 to 18) shows statement triggers the
-    wrong rows of a MERGE that updates after it has inserted there, or that moves a row to another partition.
+    A partitioned table gets no rows by it and keeps each where it is: PostgreSQL (15 to 18) shows statement triggers
+    the wrong rows of a MERGE that updates after it has inserted there, or that moves a row to another partition.
     """
     if len(rows.numbers) != 1 or rows.numbers[0].element not in {"int4", "int8"}:
         return None
