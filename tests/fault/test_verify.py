@@ -1,7 +1,11 @@
 """Verifying under load: no false alarms, every planted fault found with the right key and amount, and repaired."""
 
 import asyncio
+import contextlib
 import json
+import random
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +19,7 @@ import redis
 from cdc_counter import wiring
 from cdc_counter.config import load_config
 from cdc_counter.core.verification import Verdict
+from cdc_counter.runtime.verifier import UNCONFIRMED
 from tests.fault.deployment import Deployment, Traffic
 from tests.rig.daemon import command
 
@@ -115,3 +120,73 @@ def test_verify_and_repair_work_where_no_daemon_runs(deployment18: Deployment) -
         assert verified(deployment18.config)[0] == 0
     deployment18.daemon().start()
     deployment18.assert_exact()
+
+
+CHURNED = """
+[[counter]]
+name = "things_by_key"
+table = "things"
+by = "key"
+[[counter]]
+name = "things_by_scope"
+table = "things"
+scope = "key"
+"""
+
+
+def churn(dsn: str, seed: int, stop: threading.Event) -> None:
+    """Make keys vanish and come back all the time, a few in a transaction."""
+    chance = random.Random(seed)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET deadlock_timeout = '50ms'")
+        while not stop.is_set():
+            keys = sorted(chance.sample(range(6000), 20))
+            time.sleep(0.05)  # a rate, not a wait: the machine is shared with what is tested
+            with contextlib.suppress(psycopg.errors.DeadlockDetected):
+                connection.execute("DELETE FROM things WHERE key = ANY(%s)", [keys])
+                connection.execute("INSERT INTO things SELECT unnest(%s::int[])", [keys[::2]])
+
+
+def test_keys_that_vanish_and_come_back_under_the_scan_are_no_drift(deployment18: Deployment) -> None:
+    """A hash too large to be read at once, and thousands of hashes: both are scanned while they change."""
+    deployment18.sql("CREATE TABLE things (key int)")
+    deployment18.sql("INSERT INTO things SELECT generate_series(0, 5999)")
+    deployment18.sql("CREATE INDEX ON things (key)")
+    deployment18.config = deployment18.write_config("c", extra=QUIET, counters=CHURNED)
+    deployment18.init()
+    daemon = deployment18.daemon().start().wait_ready()
+    stop = threading.Event()
+    writers = [threading.Thread(target=churn, args=[deployment18.dsn, n, stop]) for n in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        reports = [asyncio.run(wiring.verify(load_config(daemon.config, {}))) for _ in range(8)]
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    found = [one for report in reports for one in report.verifications]
+    assert [one.reason for one in found if one.verdict is Verdict.DRIFT or one.reason.startswith(UNCONFIRMED)] == []
+    equal = [one for one in found if one.verdict is Verdict.EQUAL]
+    assert len(equal) > 10, Counter(one.reason for one in found)
+    assert min(one.keys for one in equal) > 2000
+
+
+def test_one_wrong_key_of_a_large_hash_is_found(deployment18: Deployment) -> None:
+    deployment18.sql("CREATE TABLE things (key int)")
+    deployment18.sql("INSERT INTO things SELECT generate_series(0, 5999)")
+    deployment18.config = deployment18.write_config("c", extra=QUIET, counters=CHURNED)
+    deployment18.init()
+    daemon = deployment18.daemon().start().wait_ready()
+    with redis.Redis.from_url(deployment18.redis_url, protocol=2) as client:
+        client.hdel("cdc:tally:things_by_key:-", "4711")
+        client.delete("cdc:tally:things_by_scope:4712")
+        client.hset("cdc:tally:things_by_scope:9999", "-", 3)
+    _, found = verified(daemon.config)
+    assert {
+        one["counter"]: [(d["scope"], d["bucket"], d["difference"]) for d in one["drifts"]] for one in found["counters"]
+    } == {
+        "things_by_key": [("-", "4711", -1)],
+        "things_by_scope": [("4712", "-", -1), ("9999", "-", 3)],
+    }
+    assert {one["keys"] for one in found["counters"]} == {6000, 6001}
