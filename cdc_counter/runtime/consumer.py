@@ -208,16 +208,25 @@ class Consumer:
             known = self.lineage.epoch if self.lineage else None
             decision = decide(stored, facts, self.settings.slot, known=known, damage=damage)
             if stored is None or decision.action is not Action.CONTINUE:
+                await self._require_still(stored)
                 raise decision.error()
             stored = await self._on_timeline(stored, facts)
             await stream.start(stored.watermark.lsn)
             # The slot may have been moved between the question and the start.
             again = recheck_after_start(stored.watermark, await self._observer.confirmed_flush(), self.settings.slot)
             if again.action is not Action.CONTINUE:
+                await self._require_still(stored)
                 raise again.error()
             await self._stream(stream, stored, stop)
         finally:
             await stream.close()
+
+    async def _require_still(self, stored: Stored | None) -> None:
+        """Raise SupersededError if another consumer went on between the questions: then nothing was lost."""
+        if stored is not None and (now := (await self._load())[0]) is not None and now != stored:
+            raise SupersededError(
+                f"another consumer moved the watermark from {stored.watermark.lsn} to {now.watermark.lsn}"
+            )
 
     async def _load(self) -> tuple[Stored | None, str]:
         """Return what Redis holds, or what is wrong with it."""
