@@ -4,6 +4,8 @@ Nobody's transaction is waited for where the slot is sound, and no number is sho
 """
 
 import random
+import shutil
+import subprocess
 import threading
 import time
 import urllib.request
@@ -194,6 +196,36 @@ def test_a_slot_that_the_server_invalidated_is_made_again(
             daemon.kill()
         with redis.Redis.from_url(redis_url) as client:
             client.flushall()
+
+
+def test_a_database_that_was_restored_is_counted_again(redis_url: str, tmp_path: Path) -> None:
+    """The tallies hold commits that never happened; the slot of the copy is of no use to them."""
+    with (
+        PostgresServer(fsync=False) as server,
+        fresh_database(server) as dsn,
+        Deployment(dsn, redis_url, tmp_path) as deployment,
+    ):
+        daemon = started(deployment)
+        server.stop()
+        copy = server.folder / "copy"
+        # With owners and rights: the server may run as somebody else.
+        subprocess.run(["/bin/cp", "-a", server.data_dir, copy], check=True)
+        server.start()
+        with Traffic(deployment.dsn) as traffic:
+            traffic.wait_for_more(200)
+        goal = end_of_wal(deployment.dsn)
+        eventually_sync(lambda: watermark(redis_url) >= goal, "everything is applied")
+        old = deployment.epoch()
+        server.kill()
+        shutil.rmtree(server.data_dir)
+        copy.rename(server.data_dir)
+        server.start()
+        wait_new_epoch(deployment, old)
+        with Traffic(deployment.dsn) as traffic:
+            traffic.wait_for_more()
+        deployment.assert_exact()
+        assert rebuilds(daemon) == {"other history": 1}
+        assert "the database was restored" in daemon.log_text()
 
 
 def test_damaged_keys_of_redis_are_replaced(deployment18: Deployment) -> None:
