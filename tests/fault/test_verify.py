@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_futures
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -20,8 +24,9 @@ from cdc_counter import wiring
 from cdc_counter.config import load_config
 from cdc_counter.core.verification import Verdict
 from cdc_counter.runtime.verifier import UNCONFIRMED
-from tests.fault.deployment import Deployment, Traffic
+from tests.fault.deployment import Deployment, Traffic, wait_said
 from tests.rig.daemon import command
+from tests.rig.eventually import eventually_sync
 
 QUIET = "[verify]\nshare = 0"
 """No continuous verifying: what a test sees, it asked for."""
@@ -190,3 +195,35 @@ def test_one_wrong_key_of_a_large_hash_is_found(deployment18: Deployment) -> Non
         "things_by_scope": [("4712", "-", -1), ("9999", "-", 3)],
     }
     assert {one["keys"] for one in found["counters"]} == {6000, 6001}
+
+
+def test_verifying_waits_until_the_tallies_hold_what_the_snapshot_sees(deployment18: Deployment) -> None:
+    """The server's sending process stands still: rows are committed and not streamed."""
+    deployment18.config = deployment18.write_config("c", extra=QUIET)
+    deployment18.init()
+    daemon = deployment18.daemon().start().wait_ready()
+    walsender = deployment18.walsender()
+    assert walsender is not None
+    os.kill(walsender, signal.SIGSTOP)
+    try:
+        deployment18.sql("INSERT INTO conversations (account_id, channel_id) SELECT 1, 1 FROM generate_series(1, 9)")
+        with ThreadPoolExecutor() as beside:
+            verifying = beside.submit(verified, daemon.config, "--counter", "conversations")
+            wait_said(daemon, "asks to verify conversations")
+            # It has the snapshot as soon as its heartbeat is committed, and the stream's first row is not sent yet.
+            eventually_sync(lambda: deployment18.sql(BACKENDS_IN_SNAPSHOT) != [], "the recount's snapshot")
+            # Long enough for a verdict, had it not waited.
+            early = wait_for_futures([verifying], timeout=4).done
+            os.kill(walsender, signal.SIGCONT)
+            code, found = verifying.result(60)
+    finally:
+        os.kill(walsender, signal.SIGCONT)
+    assert early == set()
+    assert code == 0, found
+    assert [one["reason"] for one in found["counters"]] == [""]
+
+
+BACKENDS_IN_SNAPSHOT = """
+SELECT pid FROM pg_stat_activity
+WHERE application_name = 'cdc-counter recount' AND state = 'idle in transaction' AND backend_xmin IS NOT NULL
+"""
