@@ -160,5 +160,5 @@ async def _until_over(config: Path | None, options: dict[str, Any], *, quiet: bo
         line=shlex.join(["cdc-counter", *words]),
         version=version("cdc-counter"),
     )
-    with stop_on_signals() as stop, choose_screen(quiet=quiet, seconds=seconds) as screen:
+    with stop_on_signals() as stop, choose_screen(quiet=quiet) as screen:
         return await run_soak(settings, stop, screen)

@@ -90,4 +90,4 @@ class Daemon:
             self._child.signal(number)
 
     def _spawn(self) -> Child:
-        return spawn(self._command, log=self.log, owner_gone=signal.SIGKILL, user=None, remove=[])
+        return spawn(self._command, log=self.log, owner_gone=signal.SIGKILL, user=None, remove=[self.log.parent])

@@ -58,6 +58,7 @@ class Sample:
 class Record:
     """Times are seconds since the start; `on_event` gets every line that is worth one.
 
+    `ends`: when its time is up, once that is known.
     `ledger`: what transactions did to the keys that are wrong. `suspected`: a reported drift is yet to be judged.
     """
 
@@ -76,6 +77,7 @@ class Record:
     ledger: list[str] = field(default_factory=list)
     doing: str = ""
     suspected: bool = False
+    ends: float | None = None
     _started: float = field(default_factory=time.monotonic)
 
     @property

@@ -91,6 +91,7 @@ async def run_soak(settings: Settings, stop: asyncio.Event, screen: Screen) -> R
             await soak.run(stop)
         finally:
             soak.save(final=True)
+            soak.show()
         return soak.report()
 
 
@@ -137,6 +138,10 @@ class Soak:
         """Return what was seen so far."""
         daemon = self._box.daemon
         return summarise(self._record, self._written, self._about, starts=daemon.starts, ended=daemon.ended)
+
+    def show(self) -> None:
+        """Let whoever watches see the last figures."""
+        self._screen.refresh(self._record, self._written)
 
     def save(self, *, final: bool = False) -> None:
         """Write the report's files, where they are wanted; with the daemon's log when something was found."""
@@ -214,13 +219,14 @@ class Soak:
     async def _until_over(
         self, stop: asyncio.Event, checking: "asyncio.Task[None]", others: Sequence["asyncio.Task[None]"]
     ) -> None:
-        end = None if self._settings.seconds is None else self._record.seconds + self._settings.seconds
+        if self._settings.seconds is not None:
+            self._record.ends = self._record.seconds + self._settings.seconds
         while not stop.is_set() and not self._record.findings and not checking.done():
             for task in others:
                 # Without faults to inject there is nothing to do.
                 if task.done() and (error := task.exception()) is not None:
                     raise error
-            if end is not None and self._record.seconds >= end:
+            if self._record.ends is not None and self._record.seconds >= self._record.ends:
                 break
             await asyncio.sleep(_SAMPLE_SECONDS / 4)
         if checking.done():
@@ -240,7 +246,7 @@ class Soak:
             await asyncio.sleep(_SAMPLE_SECONDS)
             self._record.samples.append(await self._look())
             self._collect()
-            self._screen.refresh(self._record, self._written)
+            self.show()
             if self._record.seconds >= next_save:
                 next_save += _SAVE_SECONDS
                 self.save()

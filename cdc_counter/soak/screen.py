@@ -20,14 +20,14 @@ _LINE_SECONDS: Final = 15.0
 
 
 @contextmanager
-def choose_screen(*, quiet: bool, seconds: float | None) -> Iterator[Screen]:
+def choose_screen(*, quiet: bool) -> Iterator[Screen]:
     """Yield what shows it, fit for where stdout leads; nothing at all when `quiet`."""
     console = Console()
     if quiet:
         yield Silence()
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
-            yield LiveScreen(live, seconds)
+            yield LiveScreen(live)
     else:
         yield Lines()
 
@@ -64,9 +64,8 @@ class Lines:
 class LiveScreen:
     """Figures and the last events, drawn anew in place."""
 
-    def __init__(self, live: Live, seconds: float | None) -> None:
+    def __init__(self, live: Live) -> None:
         self._live = live
-        self._seconds = seconds
         self._events: list[tuple[float, str]] = []
 
     def event(self, after: float, text: str) -> None:
@@ -87,7 +86,7 @@ class LiveScreen:
         events = Text(
             "\n".join(f"{clock(after)}  {text}" for after, text in self._events), style="dim", overflow="ellipsis"
         )
-        end = "" if self._seconds is None else f" of {clock(self._seconds)}"
+        end = "" if record.ends is None else f" of {clock(record.ends)}"
         style = "red" if record.findings else "green"
         title = f"soak  {clock(record.seconds)}{end}"
         return Panel(Group(table, Text(""), events), title=title, title_align="left", border_style=style)
