@@ -9,13 +9,14 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
-from tests.fault.deployment import Deployment, Traffic
+from tests.fault.deployment import Deployment, Traffic, wait_said
 from tests.rig.daemon import Daemon, command
 from tests.rig.eventually import eventually_sync
 
@@ -190,3 +191,51 @@ def watermark(deployment: Deployment) -> str:
     """Return the stored watermark."""
     with redis.Redis.from_url(deployment.redis_url, protocol=2) as client:
         return (client.hget("cdc:meta", "watermark") or b"").decode()
+
+
+@pytest.mark.parametrize(("moment", "repairs"), [("die-before-repair", 0), ("die-after-repair", 1)])
+def test_a_repair_that_is_killed_half_way_is_done_once_or_not_at_all(
+    detector: Detector, moment: str, repairs: int
+) -> None:
+    with redis.Redis.from_url(detector.deployment.redis_url, protocol=2) as client:
+        client.hincrby("cdc:tally:open_by_channel:3", "5", 7)
+        client.hincrby("cdc:tally:open_by_channel:4", "6", 1)
+        detector.must_find({("open_by_channel", "3", "5"): 7, ("open_by_channel", "4", "6"): 1}, time.monotonic())
+        (detector.folder / moment).touch()
+        with ThreadPoolExecutor() as beside:
+            asking = beside.submit(command, "repair", config=detector.daemon.config)
+            detector.daemon.process.wait(30)
+            assert client.xlen("cdc:repairs") == repairs
+            detector.daemon.start()
+            # Whoever asked is told that nobody answers, or finds the next process at work.
+            assert asking.result(60).returncode in {0, 4}
+        detector.repair()
+        ((_, entry),) = client.xrange("cdc:repairs")
+    assert [change[:2] for change in json.loads(entry[b"changes"])] == [["3", "5"], ["4", "6"]]
+
+
+def test_drift_is_subtracted_at_once_where_that_is_wanted(deployment18: Deployment) -> None:
+    deployment18.config = deployment18.write_config("c", extra=f"{ALWAYS}\nrepair = true")
+    deployment18.init()
+    daemon = deployment18.daemon().start().wait_ready()
+    with Traffic(deployment18.dsn) as traffic, redis.Redis.from_url(deployment18.redis_url, protocol=2) as client:
+        traffic.wait_for_more()
+        client.hincrby("cdc:tally:open_by_channel:3", "5", 7)
+        eventually_sync(lambda: client.xlen("cdc:repairs") == 1, "it is repaired")
+        wait_said(daemon, "counter open_by_channel is right again")
+    deployment18.assert_exact()
+    (entry,) = json.loads(command("repair", "--journal", "--json", config=daemon.config).stdout)
+    assert (entry["counter"], entry["by"]) == ("open_by_channel", "continuous verifying")
+
+
+def test_more_wrong_keys_than_one_step_may_mend_are_counted_anew(deployment18: Deployment) -> None:
+    deployment18.config = deployment18.write_config("c", extra=f"{ALWAYS}\n[stream]\nmax_batch_keys = 10")
+    deployment18.init()
+    daemon = deployment18.daemon().start().wait_ready()
+    with redis.Redis.from_url(deployment18.redis_url, protocol=2) as client:
+        client.hset("cdc:tally:open_by_channel:nobody", mapping={str(number): 1 for number in range(11)})
+    wait_said(daemon, "counter open_by_channel is wrong")
+    done = command("repair", "--counter", "open_by_channel", config=daemon.config)
+    assert done.returncode == 1
+    assert "11 keys are wrong: the counter is rebuilt instead" in done.stdout
+    deployment18.assert_exact()

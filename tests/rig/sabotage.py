@@ -2,18 +2,23 @@
 
 `python -m tests.rig.sabotage FOLDER run --config ...`: whenever a file `drop` or `twice` appears in FOLDER, the first
 delta of the next outbox row is left out, or added twice; then the file is renamed to `drop.done` or `twice.done` and
-holds that delta as JSON.
+holds that delta as JSON. `die-before-repair` and `die-after-repair` end the process as kill -9 does, around the next
+script call that repairs.
 """
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from cdc_counter.cli import main
 from cdc_counter.core.outbox import Fold
+from cdc_counter.core.outcome import Outcome
+from cdc_counter.tallies.store import TallyStore
 
 KINDS: Final = ("drop", "twice")
 
@@ -30,13 +35,30 @@ def sabotaged(folder: Path, text: bytes) -> bytes:
     return text
 
 
+def die(order: Path) -> None:
+    """End at once, if so ordered; the next process does not find the order any more."""
+    if order.exists():
+        order.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def plant(folder: Path) -> None:
-    """Put the fault into this process."""
+    """Put the faults into this process."""
     honest = Fold.add_row
+    honest_apply = TallyStore.apply
 
     def add_row(fold: Fold, text: bytes) -> None:
         honest(fold, sabotaged(folder, text))
 
+    async def apply(store: TallyStore, *arguments: Any, repair: str = "", **options: Any) -> Outcome:
+        if repair:
+            die(folder / "die-before-repair")
+        outcome = await honest_apply(store, *arguments, repair=repair, **options)
+        if repair:
+            die(folder / "die-after-repair")
+        return outcome
+
+    setattr(TallyStore, "apply", apply)  # noqa: B010 - not an assignment that a type checker can follow
     setattr(Fold, "add_row", add_row)  # noqa: B010 - not an assignment that a type checker can follow
 
 
