@@ -99,10 +99,10 @@ class Record:
         """Count a verification that could not be decided, by its reason without the numbers in it."""
         self.inconclusive[_NUMBERS.sub("N", reason)[:100] or "no reason"] += 1
 
-    def fault(self, kind: FaultKind) -> None:
-        """Count a fault that is being injected."""
+    def fault(self, kind: FaultKind, began: float) -> None:
+        """Count a fault that was injected, from when it began."""
         self.faults[kind] += 1
-        self.marks.append((self.seconds, kind))
+        self.marks.append((began, kind))
 
     def recovered(self, kind: FaultKind, seconds: float) -> None:
         """Note how long it took until all was well again."""

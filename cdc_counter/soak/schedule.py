@@ -41,6 +41,8 @@ GROUPS: Final = {
     "passing": frozenset(FaultKind) - REBUILDING,
     "rebuilding": REBUILDING,
 }
+_TOGETHER: Final = 0.2
+"""The share of faults that another one follows at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,24 @@ class Fault:
     number: int
 
 
-def schedule(kinds: Collection[FaultKind], seed: int, mean_pause: float) -> Iterator[Fault]:
-    """Yield faults for ever; every kind comes once before one comes again."""
+def schedule(kinds: Collection[FaultKind], seed: int, mean_pause: float) -> Iterator[tuple[Fault, ...]]:
+    """Yield faults for ever, mostly one by one; every kind comes once before one comes again.
+
+    Of those that come together, the second meets whatever the first has left behind.
+    """
     random = Random(f"{seed} faults")
     order = sorted(kinds)
     while order:
         random.shuffle(order)
-        for kind in order:
-            pause = random.uniform(0.2, 1.8) * mean_pause
-            yield Fault(kind, pause, random.uniform(0.3, 4.0), random.randrange(10_000))
+        coming = list(order)
+        while coming:
+            count = 2 if len(coming) > 1 and random.random() < _TOGETHER else 1
+            some, coming = coming[:count], coming[count:]
+            pauses = (random.uniform(0.2, 1.8) * mean_pause, random.uniform(0.0, 1.5))
+            yield tuple(
+                Fault(kind, pause, random.uniform(0.3, 4.0), random.randrange(10_000))
+                for kind, pause in zip(some, pauses, strict=False)
+            )
 
 
 def kinds_of(text: str) -> frozenset[FaultKind]:

@@ -22,7 +22,7 @@ def record() -> Record:
     made = Record(checks=3, keys_compared=30)
     made.samples = [Sample(float(n), n / 10 if n % 7 else None, n * 100, n * 2, n * 20, 10) for n in range(120)]
     for kind, took in ((FaultKind.REDIS_KILL, 1.0), (FaultKind.REDIS_KILL, 3.0), (FaultKind.FLUSHALL, 5.0)):
-        made.fault(kind)
+        made.fault(kind, 3.0)
         made.recovered(kind, took)
     made.undecided("slot 17 at 0/1A2B3C is gone")
     made.undecided("slot 18 at 0/2A2B3C is gone")

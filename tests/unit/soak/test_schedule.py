@@ -13,12 +13,19 @@ def test_same_seed_makes_the_same_faults() -> None:
 
 
 def test_every_kind_comes_before_one_comes_again() -> None:
-    first = list(islice(schedule(tuple(FaultKind), 1, 7.0), len(FaultKind)))
-    assert {fault.kind for fault in first} == set(FaultKind)
+    coming = (fault.kind for together in schedule(tuple(FaultKind), 1, 7.0) for fault in together)
+    for _ in range(5):
+        assert set(islice(coming, len(FaultKind))) == set(FaultKind)
+
+
+def test_some_faults_come_together_and_most_alone() -> None:
+    numbers = [len(together) for together in islice(schedule(tuple(FaultKind), 1, 7.0), 500)]
+    assert set(numbers) == {1, 2}
+    assert numbers.count(1) > 2 * numbers.count(2)
 
 
 def test_pauses_have_the_mean_that_was_asked_for() -> None:
-    pauses = [fault.pause for fault in islice(schedule(tuple(FaultKind), 1, 7.0), 2000)]
+    pauses = [together[0].pause for together in islice(schedule(tuple(FaultKind), 1, 7.0), 2000)]
     assert sum(pauses) / len(pauses) == pytest.approx(7.0, rel=0.05)
 
 
