@@ -14,7 +14,9 @@ SELECT obj_description(p.oid, 'pg_publication') AS comment,
 FROM pg_publication AS p WHERE p.pubname = %(publication)s
 
 -- name: functions
-SELECT p.proname AS name, obj_description(p.oid, 'pg_proc') AS comment
+-- The first 16 digits of the hash of what it does, as its COMMENT had it when it was installed.
+SELECT p.proname AS name, obj_description(p.oid, 'pg_proc') AS comment,
+    left(encode(sha256(convert_to(p.prosrc, 'UTF8')), 'hex'), 16) AS source
 FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
 WHERE n.nspname = %(schema)s AND obj_description(p.oid, 'pg_proc') LIKE 'cdc-counter %%'
 ORDER BY p.proname
@@ -37,29 +39,20 @@ WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal
 ORDER BY rn.nspname, r.relname, t.tgname
 
 -- name: counters
-SELECT id, name, relation, definition ->> 'fingerprint' AS fingerprint, definition ->> 'meaning' AS meaning, scale, scoped
-FROM {counters} WHERE retired_at IS NULL ORDER BY id
+SELECT id, name, relation, scale, scoped, definition FROM {counters} WHERE retired_at IS NULL ORDER BY id
 
 -- name: next_id
 -- Retired rows stay, so that an id is never used twice.
 SELECT coalesce(max(id), 0) + 1 FROM {counters}
 
 -- name: counted_relations
--- Every relation below a counted table, with the counters that need it covered.
-SELECT c.oid, n.nspname AS schema, c.relname AS table, root.oid AS root, root.relispartition AS root_is_partition,
-    array_agg(k.name ORDER BY k.name) AS counters
-FROM {counters} AS k
+-- Every relation of a counted table: itself and its partitions.
+SELECT c.oid, n.nspname AS schema, c.relname AS table, root.oid AS root, root.relispartition AS root_is_partition
+FROM (SELECT DISTINCT relation FROM {counters} WHERE retired_at IS NULL) AS k
 JOIN pg_class AS root ON root.oid = k.relation
 CROSS JOIN LATERAL (
     SELECT root.oid AS relid UNION SELECT p.relid FROM pg_partition_tree(root.oid::regclass) AS p
 ) AS t
 JOIN pg_class AS c ON c.oid = t.relid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE k.retired_at IS NULL
-GROUP BY c.oid, n.nspname, c.relname, root.oid, root.relispartition
 ORDER BY n.nspname, c.relname
-
--- name: missing_relations
-SELECT k.name, k.relation FROM {counters} AS k
-WHERE k.retired_at IS NULL AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = k.relation)
-ORDER BY k.name

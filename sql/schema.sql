@@ -66,6 +66,10 @@ VALUES ({id}, {name}, {relation}::pg_catalog.regclass::oid, {definition}, {scale
 -- name: retire_counter
 UPDATE {counters} SET retired_at = pg_catalog.clock_timestamp() WHERE id = {id} AND retired_at IS NULL
 
+-- name: announce_retirement
+-- The consumer learns in the order of commits that this id's deltas end here: from now on its tallies are not the truth.
+INSERT INTO {outbox} (xid, deltas) VALUES (pg_catalog.pg_current_xact_id(), {deltas})
+
 -- name: lock_counters
 -- Two installations at once would hand out the same ids.
 LOCK TABLE {counters} IN SHARE ROW EXCLUSIVE MODE

@@ -120,6 +120,18 @@ def report_init(report: InitReport) -> None:
     click.echo("next: cdc-counter run")
 
 
+def report_apply(report: InitReport) -> None:
+    """Say on stdout what apply came to."""
+    if report.changed == 0 and not report.seeded:
+        click.echo("nothing to do: what is installed is what is declared")
+        return
+    if report.removed:
+        click.echo(f"removed: {', '.join(report.removed)}")
+    if report.seeded:
+        click.echo(f"counted: {', '.join(report.seeded)}")
+    click.echo(f"live: {', '.join(report.counters)}")
+
+
 def _amount(event: InitEvent) -> str:
     if event.done is None:
         return ""

@@ -28,7 +28,7 @@ def checked_scope(info: CounterInfo | None, counter: str, scope: str, declared: 
     if info is None:
         names = [definition.name for definition in declared]
         if counter in names:
-            raise NotReadyError(f"counter {counter!r} is declared but not installed", hint="run 'cdc-counter init'")
+            raise NotReadyError(f"counter {counter!r} is declared but not installed", hint="run 'cdc-counter apply'")
         near = get_close_matches(counter, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"declared are: {', '.join(names) or 'none'}"
         raise ConfigError(f"no counter is named {counter!r}", hint=hint)

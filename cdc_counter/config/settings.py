@@ -95,7 +95,7 @@ class PostgresSettings(Section):
     dsn: Annotated[Dsn | None, Field(repr=False)] = None
     """Where the counted tables are; None leaves it all to libpq's PG* variables."""
     admin_dsn: Annotated[Dsn | None, Field(repr=False)] = None
-    """The role that `init` and `drop` use; None: the same as `dsn`."""
+    """The role that installs, changes, mends and drops; None: the same as `dsn`."""
     # BaseModel has an attribute `schema` of its own.
     schema_name: Annotated[PostgresName, AfterValidator(_own_schema)] = Field(default="cdc_counter", alias="schema")
     slot: PostgresName = "cdc_counter"
@@ -106,6 +106,8 @@ class PostgresSettings(Section):
     connect_timeout: Annotated[int, Field(ge=2, le=600)] = 10
     """Seconds. libpq takes 1 as 2."""
     wal_sender_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
+    inspection_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 10.0
+    """How late a hole in capture may be seen. A look is seven queries of the catalog."""
 
     @property
     def conninfo(self) -> str:
@@ -114,7 +116,7 @@ class PostgresSettings(Section):
 
     @property
     def admin_conninfo(self) -> str:
-        """What `init` and `drop` connect with."""
+        """What installs, changes, mends and drops connects with."""
         return self.admin_dsn or self.conninfo
 
 

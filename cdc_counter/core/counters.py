@@ -22,6 +22,7 @@ class CounterRecord:
 
     `quarantined`: a tally of it can't be written (wrong type, 64-bit overflow), so its deltas are left out until it is
     rebuilt; the others go on. `drifted`: so many keys were found to be wrong, so that it is stale until it is repaired.
+    `shown_scale`: the scale of the values that readers see while it is rebuilt by another definition; None: `scale`.
     """
 
     id: int
@@ -33,11 +34,13 @@ class CounterRecord:
     reason: str = ""
     since: float = 0.0
     drifted: int = 0
+    shown_scale: int | None = None
 
     @property
     def info(self) -> CounterInfo:
         """What readers need."""
-        return CounterInfo(self.name, self.scoped, self.state, self.scale)
+        scale = self.scale if self.shown_scale is None else self.shown_scale
+        return CounterInfo(self.name, self.scoped, self.state, scale)
 
     @property
     def awaits_seed(self) -> bool:
@@ -52,8 +55,17 @@ class CounterRecord:
     def moved_to(
         self, state: CounterState, now: float, reason: str = "", *, quarantined: bool = False, drifted: int = 0
     ) -> "CounterRecord":
-        """Return the record in another state."""
-        return replace(self, state=state, reason=reason, quarantined=quarantined, since=now, drifted=drifted)
+        """Return the record in another state; a live one shows values of its own."""
+        shown_scale = None if state is CounterState.LIVE else self.shown_scale
+        return replace(
+            self,
+            state=state,
+            reason=reason,
+            quarantined=quarantined,
+            since=now,
+            drifted=drifted,
+            shown_scale=shown_scale,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain dict that is stored as JSON."""

@@ -31,9 +31,10 @@ class InitEvent:
 
 @dataclass(frozen=True, slots=True)
 class InitReport:
-    """What `init` ended with. `changed` counts the steps taken: 0 means that everything was in place."""
+    """What `init` or `apply` ended with. `changed` counts the steps taken: 0 means that everything was in place."""
 
     changed: int
     counters: tuple[str, ...]
     seeded: tuple[str, ...] = ()
     epoch: str = ""
+    removed: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """One outbox row: the packed deltas of one trigger firing, as the capture functions write them.
 
 A compact JSON array of entries: `[counter_id, "scope", "bucket", delta]`, or `[counter_id, "SQLSTATE", "message"]`
-where the deltas of one counter could not be computed (the write passed, the counter can't be trusted). No entries: a
-heartbeat.
+where the deltas of one counter could not be computed (the write passed, the counter can't be trusted), with RETIRED
+where there will be no more of them. No entries: a heartbeat.
 """
 
 import json
@@ -22,6 +22,9 @@ Deltas = dict[TallyKey, dict[str, int]]
 
 SCOPE_COST: Final = 3
 """What one more hash costs a script call, in buckets: measured 8 microseconds beside 2.7 for a bucket."""
+
+RETIRED: Final = "CDC01"
+"""In the place of an SQLSTATE: the counter was given another id, or removed, by the transaction that says so."""
 
 _DELTA_FIELDS: Final = 4
 _BROKEN_FIELDS: Final = 3

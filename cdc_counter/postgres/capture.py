@@ -123,7 +123,8 @@ def _function(relation: Relation, counters: Sequence[NumberedCounter], schema: s
         settings=raw(function_settings()),
         body=raw(dollar_quoted(body, "capture")),
     )
-    digest = content_hash(create)
+    # The second hash is of what PostgreSQL keeps as the source: somebody who replaces the function leaves the COMMENT.
+    digest = f"{content_hash(create)} {content_hash(f'{chr(10)}{body}{chr(10)}')}"
     return CaptureFunction(
         event,
         name,

@@ -1,65 +1,144 @@
 """Whether capture still sees every change of the counted tables: partitions come and go, triggers get disabled.
 
-Only reads. A fault means that numbers may already be wrong: `init` repairs the triggers and starts the counter anew.
+Only reads. The same rules serve the plan, which closes holes, and whoever only looks for them.
 """
 
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from cdc_counter.core.holes import Hole
 from cdc_counter.postgres.capture import Event, trigger_name
-from cdc_counter.postgres.installed import installed_counters
+from cdc_counter.postgres.installed import (
+    InstalledCounter,
+    InstalledFunction,
+    InstalledTrigger,
+    installed_counters,
+    installed_functions,
+    installed_triggers,
+    installed_views,
+)
 from cdc_counter.postgres.rendering import block, identifier_text, qualified
 
 
 @dataclass(frozen=True, slots=True)
-class CoverageFault:
-    """A change of `relation` can go uncounted, or be counted wrongly. `reason` is a phrase, lower case."""
+class Tree:
+    """A counted table with its partitions at every level: `members` maps oid to the name as SQL, itself first."""
 
-    relation: str
-    counters: tuple[str, ...]
-    reason: str
+    oid: int
+    quoted: str
+    members: Mapping[int, str]
+    is_partition: bool = False
 
 
-async def coverage(connection: AsyncConnection[Any], schema: str) -> list[CoverageFault]:
-    """Return every fault of capture; none when all is well or nothing is installed."""
-    if not await installed_counters(connection, schema):
+@dataclass(frozen=True, slots=True)
+class Capturing:
+    """What captures, as the catalog has it. `functions` are by name, `views` are names of truth views."""
+
+    schema: str
+    triggers: Sequence[InstalledTrigger]
+    functions: Mapping[str, InstalledFunction]
+    views: Collection[str]
+
+    def calling(self, relation: int) -> frozenset[str]:
+        """Return the functions that the triggers of a relation call."""
+        return frozenset(trigger.function for trigger in self.triggers if trigger.relation == relation)
+
+
+async def coverage(connection: AsyncConnection[Any], schema: str) -> list[Hole]:
+    """Return every hole in capture; none when all is well or nothing is installed."""
+    counters = await installed_counters(connection, schema)
+    if not counters:
         return []
-    counters = qualified(schema, "counters")
+    triggers = await installed_triggers(connection, schema)
+    functions = await installed_functions(connection, schema)
+    capturing = Capturing(schema, triggers, functions, await installed_views(connection, schema))
+    trees = await _trees(connection, schema)
+    holes = []
+    for tree in trees:
+        of_tree = [counter for counter in counters if counter.relation == tree.oid]
+        holes += tree_holes(tree, of_tree, capturing, capturing.calling(tree.oid))
+    there = {tree.oid for tree in trees}
+    holes += [
+        Hole(counter.definition.table, (counter.name,), "was dropped", counter.relation)
+        for counter in counters
+        if counter.relation not in there
+    ]
+    return holes
+
+
+def tree_holes(
+    tree: Tree, counters: Sequence[InstalledCounter], capturing: Capturing, functions: frozenset[str]
+) -> list[Hole]:
+    """Return the holes of one table. `functions`: what its triggers ought to call."""
+    names = tuple(counter.name for counter in counters)
+    found: dict[str, list[str]] = defaultdict(list)
+    if tree.is_partition:
+        found[tree.quoted].append("has become a partition of another table")
+    by_relation: dict[int, dict[str, InstalledTrigger]] = defaultdict(dict)
+    for trigger in capturing.triggers:
+        by_relation[trigger.relation][trigger.name] = trigger
+        if trigger.function in functions and trigger.relation not in tree.members:
+            found[trigger.quoted_relation] = [f"is no longer part of {tree.quoted}"]
+    for oid, quoted in tree.members.items():
+        found[quoted] += _trigger_faults(by_relation[oid], functions, capturing.schema)
+    for counter in counters:
+        for quoted, reason in _moved(tree, counter):
+            found[quoted] = found[quoted] or [reason]
+    holes = [Hole(quoted, names, reason, tree.oid) for quoted, reasons in found.items() for reason in reasons]
+    holes += [
+        Hole(f"view {identifier_text(capturing.schema, counter.name)}", names, "is gone", tree.oid)
+        for counter in counters
+        if counter.name not in capturing.views
+    ]
+    replaced = [name for name in sorted(functions) if name in capturing.functions and capturing.functions[name].altered]
+    holes += [
+        Hole(f"function {identifier_text(capturing.schema, name)}", names, "was replaced", tree.oid)
+        for name in replaced
+    ]
+    return holes
+
+
+def _trigger_faults(found: Mapping[str, InstalledTrigger], functions: frozenset[str], schema: str) -> Iterable[str]:
+    triggers = {event: found.get(trigger_name(schema, event)) for event in Event}
+    if missing := [event.name for event, trigger in triggers.items() if trigger is None]:
+        yield f"has no trigger for {', '.join(missing)}"
+    there = [trigger for trigger in triggers.values() if trigger is not None]
+    if disabled := [trigger.name for trigger in there if trigger.enabled != "A"]:
+        yield f"has triggers that are not enabled always: {', '.join(disabled)}"
+    # Where the table itself has lost its triggers nothing is known of what they called.
+    if foreign := [trigger.name for trigger in there if functions and trigger.function not in functions]:
+        yield f"has triggers that call functions of another table: {', '.join(foreign)}"
+
+
+def _moved(tree: Tree, counter: InstalledCounter) -> Iterable[tuple[str, str]]:
+    """Yield the partitions that came or went since the counter was installed: their rows went uncounted."""
+    known = counter.members
+    if known is not None:
+        yield from (
+            (quoted, f"is no longer part of {tree.quoted}") for o, quoted in known.items() if o not in tree.members
+        )
+        yield from (
+            (quoted, f"is a new part of {tree.quoted}") for oid, quoted in tree.members.items() if oid not in known
+        )
+
+
+async def _trees(connection: AsyncConnection[Any], schema: str) -> list[Tree]:
     async with connection.cursor(row_factory=dict_row) as cursor:
+        counters = qualified(schema, "counters")
         await cursor.execute(block("catalog", "counted_relations").format(counters=counters))
-        relations = await cursor.fetchall()
-        await cursor.execute(block("catalog", "missing_relations").format(counters=counters))
-        missing = await cursor.fetchall()
-        await cursor.execute(block("catalog", "triggers"), {"schema": schema})
-        triggers = await cursor.fetchall()
-    faults = [CoverageFault(str(row["relation"]), (row["name"],), "the table was dropped") for row in missing]
-    by_relation: dict[int, dict[str, str]] = defaultdict(dict)
-    for row in triggers:
-        by_relation[row["relation"]][row["name"]] = row["enabled"]
-    for row in relations:
-        quoted = identifier_text(row["schema"], row["table"])
-        names = tuple(row["counters"])
-        if row["root_is_partition"] and row["oid"] == row["root"]:
-            faults.append(CoverageFault(quoted, names, "the table has become a partition of another"))
-        found = by_relation[row["oid"]]
-        faults.extend(CoverageFault(quoted, names, reason) for reason in _trigger_faults(found, schema))
-    counted = {row["oid"] for row in relations}
-    strays = {identifier_text(t["schema"], t["table"]) for t in triggers if t["relation"] not in counted}
-    faults.extend(CoverageFault(quoted, (), "is captured but belongs to no counted table") for quoted in sorted(strays))
-    return faults
-
-
-def _trigger_faults(found: dict[str, str], schema: str) -> list[str]:
-    reasons = []
-    for event in Event:
-        name = trigger_name(schema, event)
-        enabled = found.get(name)
-        if enabled is None:
-            reasons.append(f"has no trigger for {event.name}")
-        elif enabled != "A":
-            reasons.append(f"trigger {name} is not enabled always")
-    return reasons
+        rows = await cursor.fetchall()
+    members: dict[int, dict[int, str]] = defaultdict(dict)
+    roots = {}
+    for row in rows:
+        members[row["root"]][row["oid"]] = identifier_text(row["schema"], row["table"])
+        if row["oid"] == row["root"]:
+            roots[row["root"]] = row
+    return [
+        Tree(oid, members[oid][oid], members[oid], is_partition=bool(row["root_is_partition"]))
+        for oid, row in roots.items()
+    ]

@@ -17,12 +17,13 @@ import psycopg
 from psycopg import AsyncConnection
 
 from cdc_counter.core.definition import CounterDefinition
-from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, RefusedError
+from cdc_counter.errors import BusyError, CdcCounterError, DefinitionError, NotReadyError, RefusedError
 from cdc_counter.postgres.blockers import Blocker, blockers_of
 from cdc_counter.postgres.connection import translate, translated_errors
 from cdc_counter.postgres.installed import read_installed
-from cdc_counter.postgres.plan import make_plan, removal_plan
+from cdc_counter.postgres.plan import healing_plan, make_plan, removal_plan
 from cdc_counter.postgres.probe import ProbedCounter, probe
+from cdc_counter.postgres.relations import relation_exists
 from cdc_counter.postgres.rendering import raw
 from cdc_counter.postgres.steps import Plan, Step
 
@@ -75,8 +76,31 @@ async def plan_objects(
         return make_plan(schema, publication, probed, await read_installed(connection, schema, publication))
 
 
-async def execute(plan: Plan, connect: Connect, on_event: OnEvent) -> None:
-    """Carry out a plan, step by step, waiting for locks as long as it takes.
+async def plan_healing(connection: AsyncConnection[Any], schema: str, publication: str, table: int) -> Plan:
+    """Return the steps that close the holes of one counted table, given by oid, for its counters as they are installed.
+
+    Raises DefinitionError when they can't be kept exact on it any more.
+    """
+    with translated_errors("planning"):
+        installed = await read_installed(connection, schema, publication)
+        affected = [counter for counter in installed.counters if counter.relation == table]
+        probed = await probe_all(connection, schema, [counter.definition for counter in affected])
+        there = await relation_exists(connection, table)
+        for counter in probed if there else []:
+            if counter.relation.oid != table:
+                raise DefinitionError(
+                    f"counter {counter.definition.name!r}: table {counter.definition.table!r} is another one now",
+                    hint="name the table that is meant in the configuration and run 'cdc-counter apply'",
+                )
+        # A table that was dropped and made again may have other counters by now.
+        resolved = {counter.relation.oid for counter in probed}
+        others = [c for c in installed.counters if c.relation in resolved and c.relation != table]
+        probed += await probe_all(connection, schema, [counter.definition for counter in others])
+        return healing_plan(schema, probed, installed)
+
+
+async def execute(plan: Plan, connect: Connect, on_event: OnEvent, *, attempts: int | None = None) -> None:
+    """Carry out a plan, step by step, waiting for locks as long as it takes, or so many attempts for each.
 
     Raises BusyError when the database changed since the plan was made: plan again.
     """
@@ -84,7 +108,7 @@ async def execute(plan: Plan, connect: Connect, on_event: OnEvent) -> None:
         return
     async with await connect() as connection, await connect() as watcher:
         for step in plan.steps:
-            await _carry_out(step, connection, watcher, on_event)
+            await _carry_out(step, connection, watcher, on_event, attempts)
 
 
 async def remove_objects(
@@ -97,7 +121,11 @@ async def remove_objects(
 
 
 async def _carry_out(
-    step: Step, connection: AsyncConnection[Any], watcher: AsyncConnection[Any], on_event: OnEvent
+    step: Step,
+    connection: AsyncConnection[Any],
+    watcher: AsyncConnection[Any],
+    on_event: OnEvent,
+    attempts: int | None,
 ) -> None:
     on_event(InstallEvent(Moment.STARTED, step.title))
     pause = _FIRST_PAUSE
@@ -108,6 +136,9 @@ async def _carry_out(
             on_event(InstallEvent(Moment.DONE, step.title, attempt))
             return
         on_event(InstallEvent(Moment.WAITING, step.title, attempt, blockers))
+        if attempt == attempts:
+            who = "; ".join(map(str, blockers)) or "somebody"
+            raise BusyError(f"{step.title}: {who} holds a lock")
         # Jitter: two installations must not keep meeting each other.
         await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
         pause = min(pause * 1.5, _LONGEST_PAUSE)

@@ -3,19 +3,24 @@
 Only reads. What should be installed is `plan`'s business.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, dict_row
 
+from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.postgres.capture import COMMENT_PREFIX
 from cdc_counter.postgres.rendering import block, identifier_text, qualified
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledCounter:
-    """A counter whose deltas are being captured. `fingerprint` is its declaration's."""
+    """A counter whose deltas are being captured. `fingerprint` is its declaration's.
+
+    `members` are the relations captured when it was installed, by oid with their names as SQL; None: not known.
+    """
 
     id: int
     name: str
@@ -24,6 +29,40 @@ class InstalledCounter:
     scoped: bool
     fingerprint: str
     meaning: str
+    definition: CounterDefinition
+    members: Mapping[int, str] | None = None
+
+    @classmethod
+    def from_row(cls, row: DictRow) -> "InstalledCounter":
+        """Read a row of the table of counters."""
+        document = row["definition"]
+        members = document.get("members")
+        return cls(
+            id=row["id"],
+            name=row["name"],
+            relation=row["relation"],
+            scale=row["scale"],
+            scoped=row["scoped"],
+            fingerprint=document["fingerprint"],
+            meaning=document["meaning"],
+            definition=CounterDefinition(
+                name=row["name"],
+                table=document["table"],
+                where=document["where"],
+                scope=tuple(document["scope"]),
+                by=tuple(document["by"]),
+                sum_of=document["sum_of"],
+            ),
+            members=None if members is None else {int(oid): quoted for oid, quoted in members.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledFunction:
+    """A capture function. `altered`: it does something else than when it was installed."""
+
+    hash: str
+    altered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +91,7 @@ class Installed:
     schema_hash: str | None
     publication_exists: bool
     publication_is_ours: bool
-    functions: dict[str, str]
+    functions: dict[str, InstalledFunction]
     views: dict[str, str]
     triggers: tuple[InstalledTrigger, ...]
     counters: tuple[InstalledCounter, ...]
@@ -68,7 +107,24 @@ async def installed_counters(connection: AsyncConnection[Any], schema: str) -> l
             return []
         counters = qualified(schema, "counters")
         await cursor.execute(block("catalog", "counters").format(counters=counters))
-        return [InstalledCounter(**row) for row in await cursor.fetchall()]
+        return [InstalledCounter.from_row(row) for row in await cursor.fetchall()]
+
+
+async def installed_functions(connection: AsyncConnection[Any], schema: str) -> dict[str, InstalledFunction]:
+    """Return our capture functions by name."""
+    rows = await _rows(connection, "functions", {"schema": schema})
+    return {row["name"]: _function(_hash(row["comment"]) or "", row["source"]) for row in rows}
+
+
+async def installed_views(connection: AsyncConnection[Any], schema: str) -> dict[str, str]:
+    """Return the hashes of our truth views by name."""
+    rows = await _rows(connection, "views", {"schema": schema})
+    return {row["name"]: _hash(row["comment"]) or "" for row in rows}
+
+
+async def installed_triggers(connection: AsyncConnection[Any], schema: str) -> list[InstalledTrigger]:
+    """Return our triggers, wherever they are."""
+    return [InstalledTrigger(**row) for row in await _rows(connection, "triggers", {"schema": schema})]
 
 
 async def read_installed(connection: AsyncConnection[Any], schema: str, publication: str) -> Installed:
@@ -81,9 +137,6 @@ async def read_installed(connection: AsyncConnection[Any], schema: str, publicat
     }
     bases = await _rows(connection, "base", names)
     publications = await _rows(connection, "publication", names)
-    functions = await _rows(connection, "functions", names)
-    views = await _rows(connection, "views", names)
-    triggers = await _rows(connection, "triggers", names)
     base = bases[0] if bases else None
     is_complete = base is not None and base["is_complete"]
     digest = _hash(base["comment"]) if base is not None else None
@@ -93,9 +146,9 @@ async def read_installed(connection: AsyncConnection[Any], schema: str, publicat
         schema_hash=digest if is_complete else None,
         publication_exists=bool(publications),
         publication_is_ours=bool(publications) and bool(publications[0]["is_ours"]),
-        functions={row["name"]: _hash(row["comment"]) or "" for row in functions},
-        views={row["name"]: _hash(row["comment"]) or "" for row in views},
-        triggers=tuple(InstalledTrigger(**row) for row in triggers),
+        functions=await installed_functions(connection, schema),
+        views=await installed_views(connection, schema),
+        triggers=tuple(await installed_triggers(connection, schema)),
         counters=tuple(await installed_counters(connection, schema)),
         next_id=await _next_id(connection, schema) if is_complete else 1,
     )
@@ -112,6 +165,12 @@ async def _next_id(connection: AsyncConnection[Any], schema: str) -> int:
     cursor = await connection.execute(statement)
     row = await cursor.fetchone()
     return int(row[0]) if row else 1
+
+
+def _function(digest: str, source: str) -> InstalledFunction:
+    # Older releases noted no hash of the source: what they installed is replaced before it is looked at.
+    noted = digest.partition(" ")[2]
+    return InstalledFunction(digest, altered=noted not in {"", source})
 
 
 def _hash(comment: str | None) -> str | None:

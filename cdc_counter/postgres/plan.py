@@ -6,8 +6,11 @@ before and when capture had a hole: whatever was counted across a hole can't be 
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cdc_counter.core.changes import Act, CounterChange, TableRepair, change_of
+from cdc_counter.core.holes import Hole
+from cdc_counter.core.outbox import RETIRED
 from cdc_counter.errors import RefusedError
 from cdc_counter.postgres import counting, own_objects
 from cdc_counter.postgres.capture import (
@@ -18,10 +21,10 @@ from cdc_counter.postgres.capture import (
     comment_text,
     drop_trigger_statements,
     function_name,
-    trigger_name,
     trigger_statements,
 )
-from cdc_counter.postgres.installed import Installed, InstalledCounter
+from cdc_counter.postgres.coverage import Capturing, Tree, tree_holes
+from cdc_counter.postgres.installed import Installed, InstalledCounter, InstalledTrigger
 from cdc_counter.postgres.probe import ProbedCounter
 from cdc_counter.postgres.relations import Relation
 from cdc_counter.postgres.rendering import content_hash, literal_text, qualified, raw, render
@@ -47,12 +50,28 @@ def make_plan(schema: str, publication: str, probed: Sequence[ProbedCounter], in
         steps.append(own_objects.publication_step(schema, publication))
     tables = _tables(probed)
     draft = _Draft(schema, installed, installed.next_id)
-    for relation, counters in tables:
-        step = draft.table_step(relation, counters)
-        if step is not None:
-            steps.append(step)
-    steps.extend(_leftovers(schema, installed, tables))
-    return Plan(tuple(steps))
+    steps += draft.table_steps(tables)
+    steps += _leftovers(schema, installed, tables)
+    removed = sorted({c.name for c in installed.counters} - {c.definition.name for c in probed})
+    draft.changes += [CounterChange(name, Act.REMOVE) for name in removed]
+    return Plan(tuple(steps), tuple(draft.changes), tuple(draft.repairs))
+
+
+def healing_plan(schema: str, probed: Sequence[ProbedCounter], installed: Installed) -> Plan:
+    """Return the steps that close the holes of these counters' tables; nothing of other tables is touched.
+
+    `probed` are all counters that are installed on these tables, as they are installed: none is added or removed.
+    """
+    draft = _Draft(schema, installed, installed.next_id)
+    tables = _tables(probed)
+    steps = draft.table_steps(tables)
+    members = {member.oid for relation, _ in tables for member in relation.members}
+    capturing = Capturing(schema, installed.triggers, installed.functions, installed.views)
+    ours = {name for relation, _ in tables for name in capturing.calling(relation.oid)}
+    ours |= {function_name(relation, event) for relation, _ in tables for event in Event}
+    strays = [t for t in installed.triggers if t.relation not in members and t.function in ours]
+    steps += _release(schema, strays)
+    return Plan(tuple(steps), tuple(draft.changes), tuple(draft.repairs))
 
 
 def removal_plan(schema: str, publication: str, installed: Installed) -> Plan:
@@ -74,22 +93,14 @@ def _tables(probed: Iterable[ProbedCounter]) -> list[_Table]:
     return [tables[oid] for oid in sorted(tables, key=lambda oid: tables[oid][0].quoted)]
 
 
-def capture_hole(installed: Installed, relation: Relation, schema: str) -> str | None:
-    """Say which change of a table could have gone uncounted, or been counted without belonging to it."""
-    found = {(t.relation, t.name): t for t in installed.triggers}
-    for member in relation.members:
-        for event in Event:
-            trigger = found.get((member.oid, trigger_name(schema, event)))
-            if trigger is None or trigger.function != function_name(relation, event):
-                return f"{member.quoted} has no trigger for {event.name} of {schema}"
-            if trigger.enabled != "A":
-                return f"trigger {trigger.name} on {member.quoted} is not enabled always"
-    ours = {function_name(relation, event) for event in Event}
-    members = {member.oid for member in relation.members}
-    for trigger in installed.triggers:
-        if trigger.function in ours and trigger.relation not in members:
-            return f"{trigger.quoted_relation} is no longer part of {relation.quoted}"
-    return None
+def capture_holes(installed: Installed, relation: Relation, schema: str) -> list[Hole]:
+    """Return which changes of a table could have gone uncounted, or been counted without belonging to it."""
+    tree = Tree(relation.oid, relation.quoted, {member.oid: member.quoted for member in relation.members})
+    counters = [counter for counter in installed.counters if counter.relation == relation.oid]
+    capturing = Capturing(schema, installed.triggers, installed.functions, installed.views)
+    # Those of its former name, too: a table that was renamed lost nothing.
+    functions = {function_name(relation, event) for event in Event} | capturing.calling(relation.oid)
+    return tree_holes(tree, counters, capturing, frozenset(functions))
 
 
 @dataclass(slots=True)
@@ -99,10 +110,17 @@ class _Draft:
     schema: str
     installed: Installed
     next_id: int
+    changes: list[CounterChange] = field(default_factory=list)
+    repairs: list[TableRepair] = field(default_factory=list)
 
-    def table_step(self, relation: Relation, counters: Sequence[ProbedCounter]) -> Step | None:
-        hole = capture_hole(self.installed, relation, self.schema)
-        numbered, new = self._number(counters, has_hole=hole is not None)
+    def table_steps(self, tables: Iterable["_Table"]) -> list[Step]:
+        steps = [self._table_step(relation, counters) for relation, counters in tables]
+        return [step for step in steps if step is not None]
+
+    def _table_step(self, relation: Relation, counters: Sequence[ProbedCounter]) -> Step | None:
+        holes = capture_holes(self.installed, relation, self.schema)
+        numbered, new = self._number(counters, has_hole=bool(holes))
+        self._note(relation, counters, holes)
         functions = capture_functions(relation, numbered, self.schema)
         kept = {counter.id for counter in numbered}
         names = {counter.definition.name for counter in counters}
@@ -110,13 +128,13 @@ class _Draft:
             c for c in self.installed.counters if c.id not in kept and (c.name in names or c.relation == relation.oid)
         ]
         views = [_View.of(counter, self.schema) for counter in counters]
-        if hole is None and not new and not retired and self._is_current(functions, views):
+        if not holes and not new and not retired and self._is_current(functions, views):
             return None
         statements = [
             render("capture", "lock_for_install", relation=raw(relation.quoted)),
             *self._guards(relation),
             render("schema", "lock_counters", counters=qualified(self.schema, "counters")),
-            *(_retire(self.schema, counter) for counter in retired),
+            *(statement for counter in retired for statement in _retire(self.schema, counter)),
             *(_insert(self.schema, counter) for counter in new),
             *(statement for function in functions for statement in function.statements),
             *(s for member in relation.members for s in trigger_statements(member, relation, self.schema)),
@@ -139,9 +157,22 @@ class _Draft:
             self.next_id += 1
         return numbered, new
 
+    def _note(self, relation: Relation, counters: Sequence[ProbedCounter], holes: Sequence[Hole]) -> None:
+        """Note what becomes of the counters, and what is mended for those that are there already."""
+        known = {counter.name: counter for counter in self.installed.counters}
+        for counter in counters:
+            name, old = counter.definition.name, known.get(counter.definition.name)
+            before = None if old is None else old.definition
+            same = old is not None and _is_same(old, counter)
+            self.changes.append(change_of(name, before, counter.definition, same=same, hole=bool(holes)))
+        counted = tuple(c.definition.name for c in counters if c.definition.name in known)
+        if holes and any(counter.relation == relation.oid for counter in self.installed.counters):
+            self.repairs.append(TableRepair(relation.quoted, tuple(map(str, holes)), counted))
+
     def _is_current(self, functions: Iterable[CaptureFunction], views: Iterable["_View"]) -> bool:
         installed = self.installed
-        return all(installed.functions.get(f.name) == f.hash for f in functions) and all(
+        there = {name: function.hash for name, function in installed.functions.items()}
+        return all(there.get(f.name) == f.hash for f in functions) and all(
             installed.views.get(view.name) == view.hash for view in views
         )
 
@@ -197,6 +228,7 @@ def _insert(schema: str, counter: NumberedCounter) -> str:
         "scope": definition.scope,
         "by": definition.by,
         "sum_of": definition.sum_of,
+        "members": {str(member.oid): member.quoted for member in probed.relation.members},
     }
     return render(
         "schema",
@@ -211,8 +243,17 @@ def _insert(schema: str, counter: NumberedCounter) -> str:
     )
 
 
-def _retire(schema: str, counter: InstalledCounter) -> str:
-    return render("schema", "retire_counter", counters=qualified(schema, "counters"), id=raw(str(counter.id)))
+def _retire(schema: str, counter: InstalledCounter) -> tuple[str, str]:
+    deltas = json.dumps([[counter.id, RETIRED, "the counter was altered, recounted or removed"]], separators=(",", ":"))
+    return (
+        render("schema", "retire_counter", counters=qualified(schema, "counters"), id=raw(str(counter.id))),
+        render(
+            "schema",
+            "announce_retirement",
+            outbox=qualified(schema, "outbox"),
+            deltas=raw(literal_text(deltas)),
+        ),
+    )
 
 
 def _leftovers(schema: str, installed: Installed, tables: Sequence[_Table]) -> list[Step]:
@@ -222,17 +263,14 @@ def _leftovers(schema: str, installed: Installed, tables: Sequence[_Table]) -> l
     members = {member.oid for relation, _ in tables for member in relation.members}
     functions = {function_name(relation, event) for relation, _ in tables for event in Event}
     gone = [c for c in installed.counters if c.name not in names and c.relation not in relations]
-    retire = [_retire(schema, counter) for counter in gone]
+    retire = [statement for counter in gone for statement in _retire(schema, counter)]
     drop_views = [
         render("capture", "drop_view", view=qualified(schema, name)) for name in installed.views if name not in names
     ]
     steps = []
     if retire or drop_views:
         steps.append(Step("retire counters that are no longer declared", (*retire, *drop_views)))
-    strays = sorted({t.quoted_relation for t in installed.triggers if t.relation not in members})
-    for quoted in strays:
-        lock = render("capture", "lock_for_removal", relation=raw(quoted))
-        steps.append(Step(f"stop capturing {quoted}", (lock, *drop_trigger_statements(quoted, schema)), quoted))
+    steps += _release(schema, [trigger for trigger in installed.triggers if trigger.relation not in members])
     drop_functions = [
         render("capture", "drop_function", function=qualified(schema, name))
         for name in installed.functions
@@ -240,4 +278,13 @@ def _leftovers(schema: str, installed: Installed, tables: Sequence[_Table]) -> l
     ]
     if drop_functions:
         steps.append(Step("drop capture functions that nothing uses", tuple(drop_functions)))
+    return steps
+
+
+def _release(schema: str, strays: Iterable[InstalledTrigger]) -> list[Step]:
+    """Remove our triggers from tables that are not, or no longer, counted."""
+    steps = []
+    for quoted in sorted({trigger.quoted_relation for trigger in strays}):
+        lock = render("capture", "lock_for_removal", relation=raw(quoted))
+        steps.append(Step(f"stop capturing {quoted}", (lock, *drop_trigger_statements(quoted, schema)), quoted))
     return steps

@@ -88,6 +88,13 @@ async def find_relation(connection: AsyncConnection[Any], table: str, own_schema
     return Relation(facts["oid"], facts["nspname"], facts["relname"], members)
 
 
+async def relation_exists(connection: AsyncConnection[Any], oid: int) -> bool:
+    """Say whether there is a relation with this oid."""
+    cursor = await connection.execute("SELECT EXISTS (SELECT FROM pg_class WHERE oid = %s)", [oid])
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 def _missing(table: str, counter: str, names: list[str]) -> DefinitionError:
     near = difflib.get_close_matches(table, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "name an existing table, with its schema where needed"

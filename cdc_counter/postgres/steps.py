@@ -6,6 +6,7 @@ Pure. A step touches at most one of the application's tables, so that no lock is
 from dataclasses import dataclass
 from typing import Final
 
+from cdc_counter.core.changes import CounterChange, TableRepair
 from cdc_counter.postgres.rendering import literal_text, raw, render
 from cdc_counter.postgres.settings import pinned_settings
 
@@ -38,9 +39,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done, in order; nothing when everything is in place."""
+    """What is to be done, in order; nothing when everything is in place. The rest says what it is good for."""
 
     steps: tuple[Step, ...]
+    counters: tuple[CounterChange, ...] = ()
+    tables: tuple[TableRepair, ...] = ()
 
     @property
     def is_empty(self) -> bool:

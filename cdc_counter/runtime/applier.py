@@ -6,6 +6,7 @@ whoever needs the tallies to stand still at one watermark.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from cdc_counter.core.batch import Step
 from cdc_counter.core.counters import CounterRecord, Route, route_of
 from cdc_counter.core.lifecycle import Loss, LostError
 from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.outbox import RETIRED
 from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit
 from cdc_counter.core.progress import Progress
 from cdc_counter.core.reading import CounterState
@@ -138,8 +140,15 @@ class Applier:
         self._metrics.cycle_seconds.observe(seconds)
 
     async def change(self, record: CounterRecord) -> None:
-        """Write a counter's record to Redis and act by it from the next step on."""
-        _require_applied(await self._tallies.set_counter(self.lineage.epoch.identity, record))
+        """Write a counter's record to Redis and act by it from the next step on.
+
+        Raises SupersededError when the counter was altered or removed meanwhile; then that is what is acted by.
+        """
+        outcome = await self._tallies.set_counter(self.lineage.epoch.identity, record)
+        if isinstance(outcome, Conflict):
+            await self.adopt()
+            raise SupersededError(f"counter {record.name} was altered or removed meanwhile")
+        _require_applied(outcome)
         self._records[record.name] = record
         self._index()
 
@@ -152,10 +161,17 @@ class Applier:
         for name, record in stored.items():
             mine = self._records.get(name)
             if mine is None or mine.id != record.id:
+                self._let_go(name)
                 self._records[name] = record
         for name in [name for name in self._records if name not in stored]:
-            del self._records[name]
+            self._let_go(name)
         self._index()
+
+    def _let_go(self, name: str) -> None:
+        """Forget a counter; a seed of it that is under way counts for nothing any more."""
+        old = self._records.pop(name, None)
+        if old is not None:
+            self.lineage.activated.discard(old.id)
 
     async def _adopt_unknown(self) -> None:
         try:
@@ -171,16 +187,24 @@ class Applier:
             raise LostError(Loss.TALLIES_DAMAGED, reason)
         self.lineage.activated.discard(record.id)
         _log.error("counter %s is put aside until it is rebuilt: %s", record.name, reason)
-        await self.change(record.moved_to(CounterState.STALE, self._now(), reason, quarantined=True))
+        with contextlib.suppress(SupersededError):
+            await self.change(record.moved_to(CounterState.STALE, self._now(), reason, quarantined=True))
 
     async def _capture_broke(self, counter: int, reason: str) -> None:
         record = self._by_id.get(counter)
         if record is None:
             return
+        if reason.startswith(RETIRED):
+            # Whoever did it is about to say what it is now; until then its last numbers are marked.
+            if not record.awaits_seed:
+                with contextlib.suppress(SupersededError):
+                    await self.change(record.moved_to(CounterState.REBUILDING, self._now()))
+            return
         self._metrics.broken_counters.labels(record.name).inc()
         if record.state is CounterState.LIVE:
             _log.error("counter %s is stale: its capture failed: %s", record.name, reason)
-            await self.change(record.moved_to(CounterState.STALE, self._now(), f"capture failed: {reason}"))
+            with contextlib.suppress(SupersededError):
+                await self.change(record.moved_to(CounterState.STALE, self._now(), f"capture failed: {reason}"))
 
     @property
     def has_visitor(self) -> bool:

@@ -126,7 +126,13 @@ class Tallies(Protocol):
         """Add deltas and move meta fields in one step, or do nothing."""
 
     async def set_counter(self, epoch: str, record: CounterRecord) -> Outcome:
-        """Write a counter's record and tell readers."""
+        """Write the record of a counter that is stored with the same id, and tell readers."""
+
+    async def removed(self) -> dict[str, str]:
+        """Return the counters whose tallies are still to be cleared, with the ids they had."""
+
+    async def clear_removed(self, epoch: str, name: str, removed_id: str) -> bool:
+        """Delete all tallies of a removed counter; False when it is back."""
 
     async def mark(self, field: str) -> str:
         """Return what stands in a meta field."""

@@ -59,7 +59,7 @@ class Healer:
             # A wrong number is evidence: it is repaired on purpose, not painted over.
             if record.state is CounterState.LIVE or record.drifted or record.name in self.held_back:
                 continue
-            if not self._is_due(record.name):
+            if not self._is_due(record.name) or self._consumer.records.get(record.name) is not record:
                 continue
             try:
                 await self._seeder.seed(await self._begin(record), on_progress)
@@ -95,9 +95,10 @@ class Healer:
     async def _show(self, record: CounterRecord, error: CdcCounterError) -> None:
         """Let readers see why there is no number; a counter that never had one goes on being seeded."""
         session, current = self._consumer.session, self._consumer.records.get(record.name)
-        if session is None or current is None or current.state is CounterState.SEEDING:
+        if session is None or current is None or current.id != record.id:
             return
+        state = CounterState.SEEDING if current.state is CounterState.SEEDING else CounterState.STALE
         try:
-            await session.applier.change(current.moved_to(CounterState.STALE, self._now(), str(error)))
+            await session.applier.change(current.moved_to(state, self._now(), str(error)))
         except CdcCounterError as failure:
             _log.info("marking %s as stale: %s", record.name, failure)

@@ -105,7 +105,9 @@ class Seeder:
         await self._tallies.delete_gone(record.name)
         async for done in self._tallies.publish(lineage.epoch.identity, record.name):
             on_progress(record.name, "publishing scopes", done)
-        current = self._consumer.records.get(record.name, record)
+        current = self._consumer.records.get(record.name)
+        if current is None or current.id != record.id:
+            raise SupersededError(f"{record.name} was altered or removed while it was seeded")
         await applier.change(current.moved_to(CounterState.LIVE, self._now()))
         lineage.activated.discard(record.id)
 

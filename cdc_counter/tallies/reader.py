@@ -89,7 +89,7 @@ class TallyReader:
             epoch=epoch.decode(),
             state=record.state,
             sequence=number,
-            scale=record.scale,
+            scale=record.info.scale,
             verified_at=proof_of(record, parse_verification(verified)),
         )
 

@@ -12,6 +12,7 @@ from typing import Final
 import orjson
 from redis.asyncio import Redis
 
+from cdc_counter.core.changes import Beginning
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lifecycle import Epoch, Loss, LostError, Stored
 from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit
@@ -26,6 +27,9 @@ _SCAN_COUNT: Final = 1000
 _PUBLISH_CHUNK: Final = 1000
 """Renames per script call: about 2 ms."""
 
+_GONE: Final = "gone:"
+"""Opens the meta fields that set_counter.lua leaves for counters whose tallies are still to be cleared."""
+
 _STATUS_TTL: Final = 3600
 """Seconds that the last report stays readable after its consumer is gone: long enough to see why."""
 
@@ -36,6 +40,7 @@ class _Scripts:
     begin_epoch: Script
     set_counter: Script
     publish: Script
+    clear: Script
 
 
 class TallyStore:
@@ -45,7 +50,7 @@ class TallyStore:
         self._client = client
         self._keys = Keys(prefix)
         self._feed_length = str(feed_length)
-        self._scripts = _Scripts(*(Script.load(n) for n in ("apply", "begin_epoch", "set_counter", "publish")))
+        self._scripts = _Scripts(*(Script.load(n) for n in ("apply", "begin_epoch", "set_counter", "publish", "clear")))
 
     async def load(self) -> Stored | None:
         """Return the stored epoch and watermark; None without tallies. Raises LostError on foreign data."""
@@ -170,16 +175,47 @@ class TallyStore:
             )
 
     async def set_counter(self, epoch: str, record: CounterRecord) -> Outcome:
-        """Write a counter's record and tell readers to look again."""
-        return await self._write_counter(epoch, record.name, orjson.dumps(record.to_json()))
+        """Write the record of a counter that is stored with the same id, and tell readers to look again."""
+        return await self._write_counter(epoch, record.name, orjson.dumps(record.to_json()), record.id)
 
-    async def remove_counter(self, epoch: str, name: str) -> Outcome:
-        """Remove a counter's record and all its tallies."""
-        outcome = await self._write_counter(epoch, name, b"")
-        if isinstance(outcome, Applied):
-            await self._delete(self._keys.all_tallies(name))
-            await self.discard_hidden(name)
-        return outcome
+    async def begin_counter(self, epoch: str, beginning: Beginning) -> Outcome:
+        """Write the record of a new counter in place of the one it replaces, and tell readers to look again."""
+        record = beginning.record
+        return await self._write_counter(epoch, record.name, orjson.dumps(record.to_json()), beginning.replaced)
+
+    async def remove_counter(self, epoch: str, record: CounterRecord) -> Outcome:
+        """Remove a counter's record and tell readers; its tallies are left to be cleared by whoever adds to them."""
+        return await self._write_counter(epoch, record.name, b"", record.id)
+
+    async def removed(self) -> dict[str, str]:
+        """Return the counters whose tallies are still to be cleared, with the ids they had."""
+        with translated_errors("reading what was removed"):
+            raw: dict[bytes, bytes] = await command(self._client, "HGETALL", self._keys.meta)
+        fields = {field.decode(): value.decode() for field, value in raw.items()}
+        return {field.removeprefix(_GONE): fields[field] for field in fields if field.startswith(_GONE)}
+
+    async def clear_removed(self, epoch: str, name: str, removed_id: str) -> bool:
+        """Delete all tallies of a removed counter; False when it is back, or another epoch began meanwhile.
+
+        Deltas must not be applied to it any more: whoever applies them has to know that it is gone.
+        """
+        for hidden in (False, True):
+            chunk: list[str] = []
+            async for key in self._scan(self._keys.all_tallies(name, hidden=hidden)):
+                chunk.append(key.decode())
+                if len(chunk) == _SCAN_COUNT:
+                    if not await self._clear(epoch, name, removed_id, chunk):
+                        return False
+                    chunk = []
+            if chunk and not await self._clear(epoch, name, removed_id, chunk):
+                return False
+        return await self._clear(epoch, name, removed_id, [])
+
+    async def _clear(self, epoch: str, name: str, removed_id: str, keys: list[str]) -> bool:
+        with translated_errors("clearing a removed counter"):
+            single = [self._keys.meta, self._keys.verified]
+            reply = await self._scripts.clear.call(self._client, [*single, *keys], [epoch, name, removed_id])
+        return reply == ["applied"]
 
     async def mark(self, field: str) -> str:
         """Return what stands in a meta field that a compare-and-set moves; '' for nothing."""
@@ -232,13 +268,18 @@ class TallyStore:
             deleted += await self._delete(pattern)
         return deleted
 
-    async def _write_counter(self, epoch: str, name: str, record: bytes) -> Outcome:
+    async def _write_counter(self, epoch: str, name: str, record: bytes, stored_id: int | None) -> Outcome:
         keys = [self._keys.meta, self._keys.counters, self._keys.feed]
+        expected = "" if stored_id is None else str(stored_id)
         with _damage_named(f"writing counter {name}"):
-            reply = await self._scripts.set_counter.call(self._client, keys, [epoch, name, record, self._feed_length])
+            reply = await self._scripts.set_counter.call(
+                self._client, keys, [epoch, name, record, self._feed_length, expected]
+            )
         match reply:
             case ["applied"]:
                 return Applied()
+            case ["counter", stored]:
+                return Conflict(f"counter {name}", stored)
             case ["unfit", key, field, reason]:
                 return Unfit(key, field, reason, None)
             case _:

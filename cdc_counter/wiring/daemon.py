@@ -59,9 +59,10 @@ async def _all_of_it(
 ) -> None:
     async with asyncio.TaskGroup() as group:
         if parts is not None:
-            inspection = Inspection(config, parts.consumer, parts.healer)
+            inspection = Inspection(config, parts.consumer, parts.healer, parts.tallies)
             beside = [
                 group.create_task(parts.healer.run(stop, _log_progress), name="healer"),
+                group.create_task(parts.follower.run(stop), name="follower"),
                 group.create_task(inspection.run(stop), name="inspection"),
                 group.create_task(parts.verifying.run(stop), name="verifying"),
                 group.create_task(parts.answering.run(stop), name="answering"),

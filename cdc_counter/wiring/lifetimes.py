@@ -15,11 +15,11 @@ from psycopg import AsyncConnection
 
 from cdc_counter.cancellation import honour_cancellation
 from cdc_counter.config import Config
+from cdc_counter.core.changes import begun
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.events import EventKind, InitEvent
 from cdc_counter.core.lifecycle import Epoch, LostError, ServerFacts, Stored
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.reading import CounterState
 from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import BusyError, CdcCounterError
 from cdc_counter.postgres.blockers import blockers_of
@@ -143,33 +143,20 @@ async def begin_epoch_after(
         slot=config.postgres.slot,
     )
     known = await _known(tallies)
-    # Where there were numbers they stay visible, marked, until the new ones are there.
-    records = [
-        record_of(counter, CounterState.REBUILDING if counter.name in known else CounterState.SEEDING)
-        for counter in counters
-    ]
+    now = time.time()
+    records = [begun(known.get(counter.name), counter, now) for counter in counters]
     # After the position is fixed: whoever is not among them now is visible to every recount, or commits later.
     async with connected(conninfo(config.postgres, "epoch")) as connection:
         note = " ".join(map(str, await unsettled(connection)))
-    await tallies.begin_epoch(replaced, Stored(epoch, Watermark(watermark)), records, time.time(), note=note)
-    for name in known - {counter.name for counter in counters}:
-        await tallies.remove_counter(epoch.identity, name)
+    await tallies.begin_epoch(replaced, Stored(epoch, Watermark(watermark)), records, now, note=note)
 
 
-async def _known(tallies: TallyStore) -> frozenset[str]:
-    """Return the counters that Redis has numbers of, as far as can be read."""
+async def _known(tallies: TallyStore) -> dict[str, CounterRecord]:
+    """Return what Redis knows of the counters, as far as it can be read."""
     try:
-        records = await tallies.counters()
+        return await tallies.counters()
     except LostError:
-        return frozenset()
-    return frozenset(name for name, record in records.items() if record.state is not CounterState.SEEDING)
-
-
-def record_of(counter: InstalledCounter, state: CounterState) -> CounterRecord:
-    """Return the record of an installed counter as it begins."""
-    return CounterRecord(
-        id=counter.id, name=counter.name, state=state, scoped=counter.scoped, scale=counter.scale, since=time.time()
-    )
+        return {}
 
 
 def waiting_for(blockers: Iterable[object]) -> str:

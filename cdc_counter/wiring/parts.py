@@ -19,6 +19,7 @@ from cdc_counter.postgres.recount import Recounter
 from cdc_counter.postgres.stream import ReplicationStream
 from cdc_counter.runtime.answering import Answering
 from cdc_counter.runtime.consumer import Consumer, ConsumerSettings, Rebuild
+from cdc_counter.runtime.following import Follower
 from cdc_counter.runtime.healing import Healer
 from cdc_counter.runtime.reconciler import Reconciler
 from cdc_counter.runtime.seeder import Seeder
@@ -113,8 +114,10 @@ class ConsumingParts:
 
     consumer: Consumer
     healer: Healer
+    follower: Follower
     upkeep: Upkeep
     observer: Observer
+    tallies: TallyStore
     reconciler: Reconciler
     verifying: ContinuousVerifying
     answering: Answering
@@ -165,8 +168,10 @@ async def consuming_parts(
             yield ConsumingParts(
                 consumer,
                 Healer(consumer, Seeder(consumer, recounter, observer, tallies)),
+                Follower(consumer, tallies),
                 upkeep,
                 observer,
+                tallies,
                 reconciler,
                 ContinuousVerifying(consumer, reconciler, verifications, pace, repair=config.verify.repair),
                 Answering(consumer, reconciler, asked),

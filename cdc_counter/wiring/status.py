@@ -47,7 +47,7 @@ def _stale(records: list[CounterRecord]) -> list[Finding]:
         Finding(
             Severity.ERROR,
             f"counter {record.name} is {record.state}: {record.reason}",
-            "cdc-counter repair" if record.drifted else "cdc-counter init",
+            "cdc-counter repair" if record.drifted else "cdc-counter apply",
         )
         for record in records
         if record.state is CounterState.STALE
@@ -62,6 +62,6 @@ async def _capture_findings(config: Config) -> list[Finding]:
     except CdcCounterError as error:
         return [Finding(Severity.ERROR, str(error), error.hint)]
     return [
-        Finding(Severity.ERROR, f"{fault.relation} {fault.reason}: {', '.join(fault.counters)}", "cdc-counter init")
+        Finding(Severity.ERROR, f"{fault.relation} {fault.reason}: {', '.join(fault.counters)}", "cdc-counter apply")
         for fault in faults
     ]

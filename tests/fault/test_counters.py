@@ -107,26 +107,6 @@ def test_outbox_rows_that_are_copied_back_are_not_counted_again(deployment18: De
     deployment.assert_exact()
 
 
-def test_holes_in_capture_are_named_until_init_closes_them(deployment18: Deployment) -> None:
-    deployment = deployment18
-    daemon = started(deployment)
-    deployment.sql("ALTER TABLE conversations DISABLE TRIGGER USER")
-    deployment.sql("CREATE TABLE visits_us PARTITION OF visits FOR VALUES IN ('us')")
-    # Neither is seen by a trigger.
-    deployment.sql("DELETE FROM conversations WHERE account_id = 1")
-    deployment.sql("INSERT INTO visits_us VALUES ('page 1', 'us')")
-    said = wait_for_state(deployment, "open_by_channel", "stale", deadline=25)
-    assert "conversations" in said
-    assert "not enabled always" in said
-    assert 'visits_us" has no trigger' in wait_for_state(deployment, "visits_by_page", "stale")
-    assert fetch(daemon, "/v1/counters/open_by_channel/1")[1]["state"] == "stale"
-    with Traffic(deployment.dsn) as traffic:
-        deployment.init()
-        deployment.sql("INSERT INTO visits_us VALUES ('page 2', 'us')")
-        traffic.wait_for_more()
-    deployment.assert_exact(deadline=40)
-
-
 def test_a_busy_neighbour_database_retains_no_wal_for_an_idle_one(
     deployment18: Deployment, postgres18: PostgresServer
 ) -> None:

@@ -2,8 +2,13 @@
 --
 -- KEYS[1]  meta hash   KEYS[2]  hash of counters   KEYS[3]  feed stream
 -- ARGV[1]  epoch       ARGV[2]  counter name       ARGV[3]  its record as JSON, '' removes it   ARGV[4]  feed length
+-- ARGV[5]  the id of the record that is stored, '' for none: compared, so that nobody writes over a counter that was
+--          altered, removed or added meanwhile
 --
--- Replies  {'applied'}                         done
+-- A removed counter leaves meta field 'gone:<name>' with its id: its tallies are still to be deleted.
+--
+-- Replies  {'applied'}                         done, now or before
+--          {'counter', stored id or ''}        another one is stored: nothing was done
 --          {'epoch', stored epoch or ''}       other or no tallies here: nothing was done
 --          {'unfit', key, field, reason}       the feed's number is damaged: nothing was done
 
@@ -11,10 +16,25 @@ local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if epoch ~= ARGV[1] then return {'epoch', epoch or ''} end
 local last = tonumber(redis.call('HGET', KEYS[1], 'sequence') or '0')
 if not last then return {'unfit', KEYS[1], 'sequence', 'it holds no integer'} end
+
+-- A record that can't be read is nobody's: it may be replaced by whoever begins a counter.
+local function id_of(record)
+  local read, decoded = pcall(cjson.decode, record or '')
+  local id = read and type(decoded) == 'table' and tonumber(decoded.id)
+  return id and string.format('%.0f', id) or ''
+end
+
+local stored, new = id_of(redis.call('HGET', KEYS[2], ARGV[2])), id_of(ARGV[3])
+if ARGV[3] == '' and stored == '' then return {'applied'} end
+if stored ~= ARGV[5] and (new == '' or stored ~= new) then return {'counter', stored} end
+
+local gone = 'gone:' .. ARGV[2]
 if ARGV[3] == '' then
   redis.call('HDEL', KEYS[2], ARGV[2])
+  redis.call('HSET', KEYS[1], gone, stored)
 else
   redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+  redis.call('HDEL', KEYS[1], gone)
 end
 local sequence = string.format('%.0f', last + 1)
 redis.call('HSET', KEYS[1], 'sequence', sequence)

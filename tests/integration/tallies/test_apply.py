@@ -75,7 +75,8 @@ async def test_keys_of_any_characters_are_kept_as_they_are(client: Redis, store:
     assert await store.apply("e1", moves(0, 1), [group(deltas, scope) for scope in ODD]) == Applied()
     for scope in ODD:
         assert await tally(client, scope) == deltas
-    await store.remove_counter("e1", COUNTER)
+    assert await store.remove_counter("e1", RECORD) == Applied()
+    assert await store.clear_removed("e1", COUNTER, str(RECORD.id))
     assert not [key for key in await everything(client) if b":tally:" in key]
 
 

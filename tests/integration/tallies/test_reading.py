@@ -220,7 +220,10 @@ async def test_publishing_goes_on_where_a_crash_stopped_it(client: Redis, store:
 async def test_tallies_of_a_counter_whose_name_begins_alike_are_left_alone(client: Redis, store: TallyStore) -> None:
     other = TallyGroup(f"{COUNTER}_2", "42", {"7": 1})
     await store.apply("e1", moves(0, 1), [other, group({"7": 1}), hidden("42", 1)])
-    await store.remove_counter("e1", COUNTER)
+    await store.remove_counter("e1", RECORD)
+    assert await store.removed() == {COUNTER: str(RECORD.id)}
+    assert await store.clear_removed("e1", COUNTER, str(RECORD.id))
+    assert await store.removed() == {}
     assert [key for key in await everything(client) if b":tally:" in key or b":seeding:" in key] == [
         KEYS.tally(other.counter, "42").encode()
     ]

@@ -14,7 +14,7 @@ from cdc_counter.postgres.capture import (
     trigger_name,
     trigger_statements,
 )
-from cdc_counter.postgres.installed import Installed, InstalledCounter, InstalledTrigger
+from cdc_counter.postgres.installed import Installed, InstalledCounter, InstalledFunction, InstalledTrigger
 from cdc_counter.postgres.key_types import ColumnType, KeyColumn, KeyKind, canonical_key, key_refusal
 from cdc_counter.postgres.own_objects import schema_hash
 from cdc_counter.postgres.plan import make_plan, removal_plan
@@ -55,7 +55,7 @@ def installed_with(*counters: ProbedCounter) -> Installed:
         schema_hash=schema_hash("s"),
         publication_exists=True,
         publication_is_ours=True,
-        functions={function.name: function.hash for function in capture_functions(relation, numbered, "s")},
+        functions={f.name: InstalledFunction(f.hash) for f in capture_functions(relation, numbered, "s")},
         views=views,
         triggers=tuple(
             InstalledTrigger(m.oid, m.schema, m.name, trigger_name("s", event), "A", function_name(relation, event))
@@ -71,6 +71,8 @@ def installed_with(*counters: ProbedCounter) -> Installed:
                 scoped=False,
                 fingerprint=n.probed.definition.fingerprint,
                 meaning=n.probed.meaning,
+                definition=n.probed.definition,
+                members={member.oid: member.quoted for member in relation.members},
             )
             for n in numbered
         ),
@@ -105,7 +107,7 @@ def test_trigger_that_is_not_enabled_always_starts_its_counters_anew(enabled: st
 
 def test_function_of_an_older_version_is_replaced_without_a_new_start() -> None:
     installed = installed_with(probed())
-    old = dict.fromkeys(installed.functions, "0" * 16)
+    old = dict.fromkeys(installed.functions, InstalledFunction("0" * 16))
     plan = make_plan("s", "p", [probed()], replace(installed, functions=old))
     assert len(plan.steps) == 1
     assert not any("retired_at" in s or s.startswith("INSERT") for s in plan.steps[0].statements)
