@@ -143,13 +143,16 @@ class Fanout:
                 self._owed.setdefault(client, set()).add(room.key)
 
     def retire(self, room: Room) -> Delivery:
-        """Close the room of a counter that is no more; return the last word to those who still look at it."""
+        """Close the room of a counter that is no more; return the last word to those who still look at it.
+
+        It has the shape of every reset, so that whoever knows nothing of `removed` shows the numbers as stale.
+        """
         room.state = CounterState.STALE
         audience = self._audience[room.key]
         viewers = tuple(client for client, subscription in audience.items() if subscription.seen is not None)
         for client in tuple(audience):
             self.leave(client, room.key)
-        return Delivery(Event.RESET, snapshot_of(room), viewers)
+        return Delivery(Event.RESET, {**snapshot_of(room), "removed": True}, viewers)
 
     def flush(self, capacity: Capacity, now: float) -> Iterator[Delivery]:
         """Yield what is to be sent now. Each delivery must be sent before the next is asked for."""

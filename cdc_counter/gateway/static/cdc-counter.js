@@ -85,7 +85,7 @@ export class Connection {
     this.#socket.on("connect_error", (error) => this.#refused(error));
     this.#socket.on("disconnect", (reason) => this.#offline(reason));
     this.#socket.on("tally", (event) => this.#rooms.get(roomKey(event))?.change(event));
-    this.#socket.on("reset", (event) => this.#rooms.get(roomKey(event))?.replace(event));
+    this.#socket.on("reset", (event) => this.#replaced(event));
   }
 
   /** @returns {Status} */
@@ -94,7 +94,8 @@ export class Connection {
   }
 
   /**
-   * Watch one scope. `onChange` gets the first view as soon as it is known and another after every change.
+   * Watch one scope. `onChange` gets the first view as soon as it is known and another after every change. When the
+   * counter is removed it gets the last numbers once more, `stale`, then `onError` gets "not found".
    *
    * @param {string} counter
    * @param {string|number|null|undefined} scope  null or undefined for a counter that has no scopes
@@ -184,6 +185,14 @@ export class Connection {
       action();
     }, RETRY_MILLISECONDS * (0.5 + Math.random()));
     this.#timers.add(timer);
+  }
+
+  #replaced(event) {
+    const room = this.#rooms.get(roomKey(event));
+    if (room === undefined) return;
+    room.replace(event);
+    // The counter is no more, and so is our subscription.
+    if (event.removed === true) this.#drop(room, { error: "not found" });
   }
 
   #ask(room) {

@@ -99,6 +99,19 @@ async def test_page_shows_the_snapshot_and_every_change_whole(
     await watching.view(values={"8": 2, "__proto__": 5}, version=script.version.version)
 
 
+async def test_page_is_told_that_its_counter_was_removed(
+    script: Script, start: Start, open_page: Callable[..., Any]
+) -> None:
+    value_at(script, 3)
+    watching = await open_page((await start()).url, ["open_by_channel", 42])
+    await watching.view(values={"7": 3}, state="live")
+    del script.counters["open_by_channel"]
+    script.reset("open_by_channel")
+    await watching.view(values={"7": 3}, state="stale", removed=True)
+    _, error = await watching.told(lambda told: told[0] == "error")
+    assert error == {"error": "not found"}
+
+
 async def test_page_comes_back_to_a_fresh_snapshot_after_a_restart(
     script: Script, open_page: Callable[..., Any]
 ) -> None:

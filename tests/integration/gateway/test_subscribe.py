@@ -258,7 +258,8 @@ async def test_removed_counter_ends_stale_and_unknown(script: Script, start: Sta
     await client.subscribe("open_by_channel", "42")
     del script.counters["open_by_channel"]
     script.reset("open_by_channel")
-    assert [(event, body["state"]) for event, body in await client.received(1)] == [("reset", "stale")]
+    ((event, body),) = await client.received(1)
+    assert (event, body["state"], body["values"], body["removed"]) == ("reset", "stale", {"7": 3}, True)
     assert await client.subscribe("open_by_channel", "42") == {"error": "not found"}
 
 

@@ -252,5 +252,5 @@ def test_retired_room_says_so_to_its_viewers_only(admitted: bool) -> None:
         fanout.admit("b", KEY)
     farewell = fanout.retire(room)
     assert set(farewell.clients) == ({"a", "b"} if admitted else {"a"})
-    assert farewell.body["state"] == "stale"
+    assert (farewell.body["state"], farewell.body["removed"]) == ("stale", True)
     assert fanout.subscriptions == 0
