@@ -30,6 +30,7 @@ BEGIN
         cdc_entries := NULL;
 {one_by_one}
     END;
+{moved_check}
     IF cdc_entries IS NOT NULL THEN
         IF cardinality(cdc_entries) <= {chunk} THEN
             INSERT INTO {outbox} (xid, deltas) VALUES (
@@ -44,6 +45,19 @@ BEGIN
     END IF;
     RETURN NULL;
 END
+
+-- name: moved_check
+    -- Rows that a MERGE moves between partitions are not in old_rows: then nobody knows what they came from.
+    IF current_setting({setting}, true) <> '' THEN
+        BEGIN
+            IF NOT EXISTS (SELECT FROM old_rows AS o WHERE to_jsonb(o) = current_setting({setting})::jsonb) THEN
+                cdc_entries := ARRAY[{broken}];
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            cdc_entries := ARRAY[{broken}];
+        END;
+        PERFORM set_config({setting}, '', true);
+    END IF;
 
 -- name: one_counter
         BEGIN
@@ -113,6 +127,27 @@ REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION {function}
 -- name: truncate_trigger
 CREATE OR REPLACE TRIGGER {trigger} BEFORE TRUNCATE ON {relation}
 FOR EACH STATEMENT EXECUTE FUNCTION {function}()
+
+-- name: new_row_guard
+-- Never fires: that it is there makes PostgreSQL capture the rows that a MERGE has really written.
+CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT ON {relation}
+FOR EACH ROW WHEN (false) EXECUTE FUNCTION {function}('')
+
+-- name: moved_row_guard
+CREATE OR REPLACE TRIGGER {trigger} BEFORE UPDATE ON {relation}
+FOR EACH ROW WHEN ({changed}) EXECUTE FUNCTION {function}({setting})
+
+-- name: drop_guard
+DO $drop$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_trigger
+        WHERE tgrelid = pg_catalog.to_regclass({relation}) AND tgname = {trigger} AND tgparentid = 0
+    ) THEN
+        EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', {trigger}, {relation});
+    END IF;
+END
+$drop$
 
 -- name: enable_trigger
 ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {trigger}

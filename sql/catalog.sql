@@ -28,6 +28,7 @@ WHERE n.nspname = %(schema)s AND c.relkind = 'v' AND obj_description(c.oid, 'pg_
 ORDER BY c.relname
 
 -- name: triggers
+-- Those that capture, which are statement triggers (bit 0 of tgtype is not set).
 SELECT t.tgrelid AS relation, rn.nspname AS schema, r.relname AS table, t.tgname AS name,
     t.tgenabled::text AS enabled, p.proname AS function
 FROM pg_trigger AS t
@@ -35,7 +36,7 @@ JOIN pg_proc AS p ON p.oid = t.tgfoid
 JOIN pg_namespace AS pn ON pn.oid = p.pronamespace
 JOIN pg_class AS r ON r.oid = t.tgrelid
 JOIN pg_namespace AS rn ON rn.oid = r.relnamespace
-WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal
+WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal AND t.tgtype & 1 = 0
 ORDER BY rn.nspname, r.relname, t.tgname
 
 -- name: counters

@@ -14,7 +14,15 @@ WHERE c.oid = to_regclass(%(table)s)
 -- name: relation_tree
 -- The relation and, when it is partitioned, everything below it.
 SELECT c.oid, n.nspname, c.relname, c.relkind::text AS relkind, c.relpersistence::text AS relpersistence,
-    EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = c.oid) AS is_subscribed
+    EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = c.oid) AS is_subscribed,
+    ARRAY(
+        SELECT a.attname::text FROM pg_partitioned_table AS p
+        JOIN pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY(p.partattrs::int2[])
+        WHERE p.partrelid = c.oid ORDER BY a.attnum
+    ) AS key_columns,
+    EXISTS (
+        SELECT FROM pg_partitioned_table AS p WHERE p.partrelid = c.oid AND p.partexprs IS NOT NULL
+    ) AS has_key_expression
 FROM (SELECT %(oid)s::oid AS relid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid::regclass)) AS t
 JOIN pg_class AS c ON c.oid = t.relid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace

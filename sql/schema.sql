@@ -50,6 +50,25 @@ FROM {outbox} AS o
 CROSS JOIN LATERAL json_array_elements(o.deltas::json) AS e (entry)
 LEFT JOIN {counters} AS c ON c.id = (e.entry ->> 0)::integer
 
+-- name: create_note_move
+-- Runs with the rights and the settings of whoever writes, and never makes a write fail.
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $note$
+BEGIN
+    IF coalesce(pg_catalog.current_setting(TG_ARGV[0], true), '') OPERATOR(pg_catalog.=) '' THEN
+        PERFORM pg_catalog.set_config(TG_ARGV[0], pg_catalog.to_jsonb(OLD)::text, true);
+    END IF;
+    RETURN NEW;
+EXCEPTION WHEN OTHERS THEN
+    PERFORM pg_catalog.set_config(TG_ARGV[0], '{{}}', true);
+    RETURN NEW;
+END $note$
+
+-- name: close_note_move
+REVOKE ALL ON FUNCTION {function}() FROM PUBLIC
+
+-- name: drop_note_move
+DROP FUNCTION IF EXISTS {function}()
+
 -- name: comment_schema
 COMMENT ON SCHEMA {schema} IS {comment}
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from psycopg import sql
 
-from cdc_counter.postgres import counting
+from cdc_counter.postgres import counting, moves
 from cdc_counter.postgres.probe import ProbedCounter
 from cdc_counter.postgres.relations import Member, Relation
 from cdc_counter.postgres.rendering import (
@@ -95,19 +95,24 @@ def trigger_statements(member: Member, relation: Relation, schema: str) -> list[
             render("capture", f"{event.value}_trigger", trigger=trigger, relation=target, function=function)
         )
         statements.append(render("capture", "enable_trigger", trigger=trigger, relation=target))
+    if member.is_partitioned and member.oid == relation.oid:
+        statements += moves.guard_statements(relation, schema)
     return statements
 
 
 def drop_trigger_statements(quoted_relation: str, schema: str) -> list[str]:
     """Return the statements that remove one relation's triggers."""
     return [
-        render(
-            "capture",
-            "drop_trigger",
-            trigger=sql.Identifier(trigger_name(schema, event)),
-            relation=raw(quoted_relation),
-        )
-        for event in Event
+        *moves.drop_guard_statements(quoted_relation, schema),
+        *(
+            render(
+                "capture",
+                "drop_trigger",
+                trigger=sql.Identifier(trigger_name(schema, event)),
+                relation=raw(quoted_relation),
+            )
+            for event in Event
+        ),
     ]
 
 
@@ -115,7 +120,8 @@ def _function(relation: Relation, counters: Sequence[NumberedCounter], schema: s
     name = function_name(relation, event)
     function = qualified(schema, name)
     outbox = identifier_text(schema, "outbox")
-    body = _truncate_body(counters, outbox) if event is Event.TRUNCATE else _row_body(counters, event, outbox)
+    moved = moves.moved_check(relation, schema, (counter.id for counter in counters)) if event is Event.UPDATE else ""
+    body = _truncate_body(counters, outbox) if event is Event.TRUNCATE else _row_body(counters, event, outbox, moved)
     create = render(
         "capture",
         "create_function",
@@ -142,7 +148,7 @@ def comment_text(digest: str) -> str:
     return literal_text(COMMENT_PREFIX + digest)
 
 
-def _row_body(counters: Sequence[NumberedCounter], event: Event, outbox: str) -> str:
+def _row_body(counters: Sequence[NumberedCounter], event: Event, outbox: str, moved_check: str) -> str:
     queries = [(counter.id, _row_entries(counter, event)) for counter in counters]
     one_by_one = [
         render("capture", "one_counter", id=raw(str(counter_id)), entries=raw(query)) for counter_id, query in queries
@@ -152,6 +158,7 @@ def _row_body(counters: Sequence[NumberedCounter], event: Event, outbox: str) ->
         "row_change_body",
         all_counters=raw("\nUNION ALL\n".join(query for _, query in queries)),
         one_by_one=raw("\n".join(one_by_one)),
+        moved_check=raw(moved_check),
         outbox=raw(outbox),
         chunk=raw(str(CHUNK)),
     )

@@ -7,6 +7,7 @@ from typing import Final
 
 from psycopg import sql
 
+from cdc_counter.postgres import moves
 from cdc_counter.postgres.capture import comment_text
 from cdc_counter.postgres.rendering import content_hash, qualified, raw, render
 from cdc_counter.postgres.steps import Step
@@ -55,6 +56,7 @@ def removal_steps(schema: str, publication: str) -> list[Step]:
             f"drop schema {schema}",
             (
                 render("schema", "drop_ledger", ledger=qualified(schema, "ledger")),
+                render("schema", "drop_note_move", function=qualified(schema, moves.FUNCTION)),
                 render("schema", "drop_outbox", outbox=qualified(schema, "outbox")),
                 render("schema", "drop_counters", counters=qualified(schema, "counters")),
                 render("schema", "drop_schema", schema=sql.Identifier(schema)),
@@ -80,6 +82,8 @@ def _schema_statements(schema: str) -> list[str]:
         render("schema", "create_counters_index", counters=counters),
         render("schema", "close_counters", counters=counters),
         render("schema", "create_ledger", ledger=qualified(schema, "ledger"), outbox=outbox, counters=counters),
+        render("schema", "create_note_move", function=qualified(schema, moves.FUNCTION)),
+        render("schema", "close_note_move", function=qualified(schema, moves.FUNCTION)),
     ]
 
 

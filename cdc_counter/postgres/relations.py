@@ -31,12 +31,14 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One relation of a partition tree, or the table itself."""
+    """One relation of a partition tree, or the table itself, with what its own partitions are chosen by."""
 
     oid: int
     schema: str
     name: str
     is_partitioned: bool
+    key_columns: tuple[str, ...] = ()
+    has_key_expression: bool = False
 
     @property
     def quoted(self) -> str:
@@ -84,7 +86,17 @@ async def find_relation(connection: AsyncConnection[Any], table: str, own_schema
         if refusal is not None:
             what = f"{row['nspname']}.{row['relname']}"
             raise DefinitionError(f"counter {counter!r}: table {what!r} {refusal[0]}", hint=refusal[1])
-    members = tuple(Member(r["oid"], r["nspname"], r["relname"], r["relkind"] == PARTITIONED) for r in rows)
+    members = tuple(
+        Member(
+            oid=row["oid"],
+            schema=row["nspname"],
+            name=row["relname"],
+            is_partitioned=row["relkind"] == PARTITIONED,
+            key_columns=tuple(row["key_columns"]),
+            has_key_expression=row["has_key_expression"],
+        )
+        for row in rows
+    )
     return Relation(facts["oid"], facts["nspname"], facts["relname"], members)
 
 
