@@ -25,6 +25,8 @@ class Statement:
 Choice = Callable[[Rows, Random], str | None]
 """SQL, or None where the table does not allow it."""
 
+_STAYING: Final = 0.97
+
 
 def insert_one(rows: Rows, random: Random) -> str:
     """Insert one row."""
@@ -117,21 +119,19 @@ def upsert(rows: Rows, random: Random) -> str | None:
 def merge(rows: Rows, random: Random) -> str | None:
     """Insert, update and delete in one statement.
 
-    A partitioned table gets no rows by it and keeps each where it is: PostgreSQL (15 to 18) shows statement triggers
-    the wrong rows of a MERGE that updates after it has inserted there, or that moves a row to another partition.
+    Mostly rows stay in their partition: those that a MERGE moves PostgreSQL does not show to statement triggers, so
+    that counters are built again.
     """
     if len(rows.numbers) != 1 or rows.numbers[0].element not in {"int4", "int8"}:
         return None
     [column] = rows.numbers
     name, start = quoted(column.name), random.randint(1, 500)
-    matched = (
+    changes = rows.changes(random, counted=True, staying=random.random() < _STAYING)
+    return (
         f"MERGE INTO {rows.table.name} AS t USING (SELECT i FROM generate_series({start}, {start + 30}) AS i) AS s"
-        f" ON t.{name} = s.i WHEN MATCHED AND s.i % 3 = 0 THEN DELETE"
-        f" WHEN MATCHED THEN UPDATE SET {rows.changes(random, counted=True, staying=True)}"
+        f" ON t.{name} = s.i WHEN MATCHED AND s.i % 3 = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET {changes}"
+        f" WHEN NOT MATCHED THEN INSERT {rows.target} VALUES ({rows.row(random, {column.name: 's.i'})})"
     )
-    if rows.table.partitioned:
-        return matched
-    return f"{matched} WHEN NOT MATCHED THEN INSERT {rows.target} VALUES ({rows.row(random, {column.name: 's.i'})})"
 
 
 def several_at_once(rows: Rows, random: Random) -> str:
