@@ -76,7 +76,11 @@ def applying(config: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def two_processes(deployment: Deployment) -> tuple[Daemon, Daemon]:
-    """Start consumer and gateway apart, so that one can stand still while the other answers."""
+    """Start consumer and gateway apart, so that one can stand still while the other answers.
+
+    Nothing is verified meanwhile: a consumer that is frozen in a recount holds the truth view that is to be replaced.
+    """
+    deployment.config = deployment.write_config("c", extra="[verify]\nshare = 0")
     deployment.init()
     consumer = deployment.daemon("consumer", None, "--role", "consumer").start()
     gateway = deployment.daemon("gateway", None, "--role", "gateway").start().wait_ready()
@@ -226,6 +230,21 @@ async def test_removed_counters_leave_nothing_behind_however_much_is_written(dep
     assert daemon.log_text().count("streaming slot") == 1
 
 
+async def test_deltas_that_come_after_a_removal_bring_nothing_back(deployment18: Deployment) -> None:
+    """They were written before it, and wait in the stream of a consumer that does not know of it yet."""
+    deployment = deployment18
+    consumer, _ = await asyncio.to_thread(two_processes, deployment)
+    consumer.freeze()
+    deployment.sql("INSERT INTO orders (shop, amount) SELECT 'late ' || i, i FROM generate_series(1, 500) AS i")
+    with applying(deployment.write_config("fewer", counters=WITHOUT_ORDERS)):
+        await asyncio.to_thread(
+            eventually_sync, lambda: deployment.record("orders_by_shop") == {}, "the counter is not known any more"
+        )
+        consumer.thaw()
+    await asyncio.to_thread(wait_applied, deployment.dsn, deployment.redis_url)
+    assert counter_keys(deployment, "amount_by_shop", "orders_by_ratio", "orders_by_shop") == []
+
+
 def test_steps_run_by_hand_are_taken_up_by_the_daemon(deployment18: Deployment) -> None:
     """As after an `apply` that was killed between the database and Redis: nothing but the database was changed."""
     deployment = deployment18
@@ -235,10 +254,16 @@ def test_steps_run_by_hand_are_taken_up_by_the_daemon(deployment18: Deployment) 
         "new", counters=WITHOUT_ORDERS.replace(OPEN, OPEN.replace("'open'", "'closed'")) + ADDED
     )
     planned = command("plan", "--sql", config=config)
+    before = deployment.record("open_by_channel")
     assert planned.returncode == 1, planned.stderr
     with Traffic(deployment.dsn) as traffic, psycopg.connect(deployment.dsn, autocommit=True) as connection:
         for statement in planned.stdout.split("BEGIN;")[1:]:
             connection.execute(f"BEGIN;{statement.partition('COMMIT;')[0]}COMMIT;".encode())
+        eventually_sync(
+            lambda: deployment.record("open_by_channel") | {"since": 0} != before | {"since": 0},
+            "the altered counter is not shown as live with its old id, long before anybody looks",
+            deadline=5,
+        )
         traffic.wait_for_more()
         wait_said(daemon, "counter orders_by_shop was removed")
         eventually_sync(lambda: deployment.states().get("by_status") == "live", "the added counter is live")

@@ -119,6 +119,15 @@ def test_meaning_that_changed_under_the_same_words_starts_anew() -> None:
     assert any(statement.startswith("INSERT") for statement in plan.steps[0].statements)
 
 
+def test_transaction_that_takes_an_id_away_says_so_in_the_stream() -> None:
+    other = replace(probed(), rows_query=f"SELECT k::text AS b1 FROM {ROWS} t")
+    for counters in ([other], []):
+        plan = make_plan("s", "p", counters, installed_with(probed()))
+        (step,) = [step for step in plan.steps if any("retired_at" in s for s in step.statements)]
+        (said,) = [s for s in step.statements if 'INSERT INTO "s"."outbox"' in s]
+        assert '[[1,"CDC01","' in said
+
+
 def test_counter_that_is_no_longer_declared_is_retired_before_its_triggers_go() -> None:
     assert titles([], installed_with(probed())) == [
         "retire counters that are no longer declared",
