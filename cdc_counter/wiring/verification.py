@@ -35,6 +35,7 @@ OnEvent = Callable[[InitEvent], None]
 
 _ATTEMPTS: Final = 4
 _LOOK_SECONDS: Final = 0.1
+_WORTH_A_LINE: Final = 1.0
 
 _LEDGER_KEYS: Final = 5
 """Drifted keys whose transactions are looked up: each reads the whole ledger."""
@@ -88,8 +89,7 @@ async def _carry_out(
     async with aclosing(work):
         async for verification in work:
             found.append(verification)
-            kind = EventKind.STEP if verification.verdict is Verdict.EQUAL else EventKind.WARNING
-            on_event(InitEvent(kind, f"{_DOING[wish]} {verification.counter}", verification.verdict.value))
+            on_event(_as_step(wish, verification))
     return VerifyReport(tuple(found), await _ledger(config, found))
 
 
@@ -195,8 +195,12 @@ async def _reconcile(
     on_event: OnEvent,
     found: "asyncio.Queue[Verification | None]",
 ) -> None:
+    begun: dict[str, float] = {}
+
     def show(counter: str, what: str, done: int, total: int) -> None:
-        on_event(_as_event(wish, Progress(counter, what, done, total)))
+        # What takes no time is not worth a line, as when a running consumer is asked.
+        if time.monotonic() - begun.setdefault(counter, time.monotonic()) > _WORTH_A_LINE:
+            on_event(_as_event(wish, Progress(counter, what, done, total)))
 
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -213,6 +217,14 @@ async def _reconcile(
             else:
                 found.put_nowait(await parts.reconciler.verify(name, show, scope=scope, attempts=_ATTEMPTS))
         stop.set()
+
+
+def _as_step(wish: Wish, verification: Verification) -> InitEvent:
+    title = f"{_DOING[wish]} {verification.counter}"
+    if verification.verdict is not Verdict.EQUAL:
+        return InitEvent(EventKind.WARNING, f"{title}: {verification.verdict}")
+    repaired = f", {verification.repaired:,} keys repaired" if verification.repaired else ""
+    return InitEvent(EventKind.STEP, title, f"equal{repaired}")
 
 
 def _as_event(wish: Wish, progress: Progress) -> InitEvent:
