@@ -1,7 +1,7 @@
-"""Answers what commands ask of the running consumer: to verify and to repair, one request at a time.
+"""Answers what commands ask of the running consumer: to verify and to repair.
 
-While it works, and while the work waits for a server, the asker hears of it every second; so silence means that this
-process is gone.
+One counter is dealt with at a time, whoever asks for it. While it works, and while the work waits for its turn or for a
+server, the asker hears of it every second; so silence means that this process is gone.
 """
 
 import asyncio
@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 _BEAT_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.2
+_MOST: Final = 8
+"""Requests served side by side: they wait for each other, and each must hear so."""
+
 _ATTEMPTS: Final = 4
 """Tries at what is inconclusive, within about a second."""
 
@@ -50,21 +53,32 @@ class Answering:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until `stop`."""
-        while not stop.is_set():
-            if self._consumer.session is None:
-                await pause(_LOOK_SECONDS, stop)
-                continue
-            try:
-                request = await self._requests.take(self._now())
+        serving: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as group:
+            while not stop.is_set():
+                if self._consumer.session is None or len(serving) >= _MOST:
+                    await pause(_LOOK_SECONDS, stop)
+                    continue
+                try:
+                    request = await self._requests.take(self._now())
+                except CdcCounterError as error:
+                    _log.info("waiting for requests: %s", error)
+                    await pause(_LOOK_SECONDS, stop)
+                    continue
                 if request is not None:
-                    await in_own_task(self._serve(request), "request")
-            except CdcCounterError as error:
-                _log.info("answering requests: %s", error)
-                await pause(_LOOK_SECONDS, stop)
+                    task = group.create_task(self._served(request), name=f"request {request.id}")
+                    serving.add(task)
+                    task.add_done_callback(serving.discard)
+
+    async def _served(self, request: Request) -> None:
+        try:
+            await in_own_task(self._serve(request), "request")
+        except CdcCounterError as error:
+            _log.info("answering %s: %s", request.by, error)
 
     async def _serve(self, request: Request) -> None:
         _log.info("%s asks to %s %s", request.by, request.wish.value, ", ".join(request.counters) or "every counter")
-        latest = [Progress("", "starting")]
+        latest = [Progress("", "waiting for its turn")]
         await self._requests.tell(request, latest[0])
         async with asyncio.TaskGroup() as group:
             beat = group.create_task(self._beat(request, latest), name="beat")
