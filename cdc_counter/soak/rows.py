@@ -63,6 +63,20 @@ class Rows:
     def _foreign(self) -> set[str]:
         return {name for key in self.parents for name in key.columns}
 
+    @property
+    def listed_by(self) -> str | None:
+        """The column of text whose values the table is partitioned by; None for any other table."""
+        first = self.table.parts[0] if self.table.parts else None
+        if first is None or len(first.columns) != 1 or not first.bound.startswith("FOR VALUES IN"):
+            return None
+        listed = [c for c in self.columns if c.name == first.columns[0] and c.element == "text"]
+        return listed[0].name if listed else None
+
+    def own_name(self, what: str) -> str:
+        """Return the qualified name of something that the soak makes for this table."""
+        schema, _, name = self.table.name.partition(".")
+        return f"{schema}.{quoted(f'soak_{what}_' + name.replace(chr(34), '')[-40:])}"
+
     def row(self, random: Random, given: Mapping[str, str] | None = None) -> str:
         """Return one row's expressions, without parentheses; `given` ones replace what would be chosen."""
         chosen = {**self._parents_of(random), **{c.name: self.number(c, random) for c in self.numbers}, **(given or {})}

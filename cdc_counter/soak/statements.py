@@ -9,7 +9,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final
 
-from cdc_counter.soak.rows import Rows
+from cdc_counter.soak.rows import Rows, literal
 from cdc_counter.soak.schema import quoted
 
 
@@ -24,6 +24,9 @@ class Statement:
 
 Choice = Callable[[Rows, Random], str | None]
 """SQL, or None where the table does not allow it."""
+
+_OWN_LIST: Final = "'soak'"
+"""What a partition of the soak's own making is for."""
 
 _STAYING: Final = 0.97
 
@@ -168,15 +171,40 @@ def truncate(rows: Rows, random: Random) -> str:
 
 def alter(rows: Rows, random: Random) -> str:
     """Change the table in a way that counters must not mind."""
-    name = rows.table.name
-    index = quoted("soak_" + name.replace('"', "").replace(".", "_")[-40:])
-    schema = name.partition(".")[0]
+    name, index = rows.table.name, rows.own_name("index")
     return random.choice(
         (
             f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS soak_extra int DEFAULT 7",
             f"ALTER TABLE {name} DROP COLUMN IF EXISTS soak_extra",
-            f"CREATE INDEX IF NOT EXISTS {index} ON {name} ({quoted(rows.table.columns[0].name)})",
-            f"DROP INDEX IF EXISTS {schema}.{index}",
+            f"CREATE INDEX IF NOT EXISTS {index.partition('.')[2]} ON {name} ({quoted(rows.table.columns[0].name)})",
+            f"DROP INDEX IF EXISTS {index}",
+        )
+    )
+
+
+def partition(rows: Rows, random: Random) -> str | None:
+    """Let a partition come, made so or attached, or go, dropped or detached; with its rows counted before it goes.
+
+    Until somebody has given it triggers it is written through the table only, which is counted.
+    """
+    if (column := rows.listed_by) is None:
+        return None
+    table, name = rows.table.name, rows.own_name("part")
+    fill = f"INSERT INTO {table} {rows.target} VALUES ({rows.row(random, {column: _OWN_LIST})})"
+    empty = f"DELETE FROM {table} WHERE {quoted(column)} = {_OWN_LIST}"
+    return random.choice(
+        (
+            f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table} FOR VALUES IN ({_OWN_LIST}); {fill}",
+            (
+                f"DO $soak$ BEGIN IF to_regclass({literal(name, 'text')}) IS NULL THEN"
+                f" CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS);"
+                f" ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES IN ({_OWN_LIST}); END IF; END $soak$; {fill}"
+            ),
+            f"{empty}; DROP TABLE IF EXISTS {name}",
+            (
+                f"DO $soak$ BEGIN IF to_regclass({literal(name, 'text')}) IS NOT NULL THEN {empty};"
+                f" ALTER TABLE {table} DETACH PARTITION {name}; DROP TABLE {name}; END IF; END $soak$"
+            ),
         )
     )
 
@@ -205,7 +233,7 @@ WEIGHTS: Final[Mapping[Choice, int]] = MappingProxyType(
 SMALL: Final[Sequence[Choice]] = (insert_one, insert_several, insert_or_nothing, several_at_once, leaf_written)
 """What may be left open for long: few rows are locked by it."""
 
-RARE: Final = (update_all, truncate, alter)
+RARE: Final[Sequence[Choice]] = (update_all, truncate, alter, partition)
 """What holds up everybody; each by itself, some times a minute."""
 
 
@@ -231,5 +259,7 @@ def choose_small(tables: Sequence[Rows], random: Random) -> Statement:
 
 def choose_rare(tables: Sequence[Rows], random: Random) -> Statement:
     """Return one of the statements that are not for every day."""
-    choice = random.choice(RARE)
-    return Statement(choice.__name__, choice(random.choice(tables), random))
+    while True:
+        choice = random.choice(RARE)
+        if (sql := choice(random.choice(tables), random)) is not None:
+            return Statement(choice.__name__, sql)

@@ -206,7 +206,7 @@ class Writers:
     async def _perform(self, connection: AsyncConnection[Any], transaction: Transaction, name: str) -> None:
         self._xids[name] = ""
         await connection.execute(f"BEGIN ISOLATION LEVEL {transaction.isolation}".encode())
-        if transaction.kind in {"truncate", "alter", "update_all"}:
+        if transaction.kind in {"truncate", "alter", "update_all", "partition"}:
             await connection.execute(_LOCK_SECONDS_OF_RARE)
         for statement in transaction.statements:
             await _execute(connection, statement)

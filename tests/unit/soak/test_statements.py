@@ -6,7 +6,7 @@ from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.soak.rows import Rows, literal
 from cdc_counter.soak.run import writable
 from cdc_counter.soak.schema import Column, ForeignKey, Part, Table, parents_first
-from cdc_counter.soak.statements import RARE, WEIGHTS, choose
+from cdc_counter.soak.statements import RARE, WEIGHTS, choose, partition
 from cdc_counter.soak.transactions import Ending, choose_long, choose_transaction
 
 
@@ -119,3 +119,18 @@ def test_literal_means_the_same_whatever_the_session_says() -> None:
     assert literal("it's", "text") == "'it''s'::text"
     assert literal("a\\b", "text").strip() == "E'a\\\\b'::text"
     assert literal(None, "int4") == "NULL::int4"
+
+
+def test_partition_of_its_own_comes_and_goes_with_its_rows_counted() -> None:
+    tables, _ = writable((CHILD,), [COUNTER])
+    made = {partition(tables[0], Random(seed)) or "" for seed in range(40)}
+    assert any("PARTITION OF" in sql for sql in made)
+    assert any("ATTACH PARTITION" in sql for sql in made)
+    for sql in made:
+        if "DROP TABLE" in sql:
+            assert sql.index("DELETE FROM") < sql.index("DROP TABLE")
+
+
+def test_table_without_a_list_of_texts_gets_no_partition() -> None:
+    tables, _ = writable((PARENT,), [])
+    assert partition(tables[0], Random(1)) is None
