@@ -47,16 +47,18 @@ BEGIN
 END
 
 -- name: moved_check
-    -- Rows that a MERGE moves between partitions are not in old_rows: then nobody knows what they came from.
-    IF current_setting({setting}, true) <> '' THEN
+    -- A row that a MERGE moves between partitions is not in old_rows: then nobody knows what it was.
+    IF current_setting({changed}, true) = 'on' THEN
         BEGIN
-            IF NOT EXISTS (SELECT FROM old_rows AS o WHERE to_jsonb(o) = current_setting({setting})::jsonb) THEN
-                cdc_entries := ARRAY[{broken}];
+            IF current_setting({moved}, true) <> '' THEN
+                IF NOT EXISTS (SELECT FROM old_rows AS o WHERE to_jsonb(o) = current_setting({moved})::jsonb) THEN
+                    cdc_entries := ARRAY[{broken}];
+                END IF;
             END IF;
         EXCEPTION WHEN OTHERS THEN
             cdc_entries := ARRAY[{broken}];
         END;
-        PERFORM set_config({setting}, '', true);
+        PERFORM set_config({changed}, '', true), set_config({moved}, '', true);
     END IF;
 
 -- name: one_counter
@@ -133,9 +135,15 @@ FOR EACH STATEMENT EXECUTE FUNCTION {function}()
 CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT ON {relation}
 FOR EACH ROW WHEN (false) EXECUTE FUNCTION {function}('')
 
--- name: moved_row_guard
+-- name: changed_key_guard
 CREATE OR REPLACE TRIGGER {trigger} BEFORE UPDATE ON {relation}
-FOR EACH ROW WHEN ({changed}) EXECUTE FUNCTION {function}({setting})
+FOR EACH ROW WHEN (({condition}) AND pg_catalog.current_setting({changed}, true) IS DISTINCT FROM 'on')
+EXECUTE FUNCTION {function}({changed})
+
+-- name: moved_row_guard
+-- A row that moves is deleted here and inserted there.
+CREATE OR REPLACE TRIGGER {trigger} AFTER DELETE ON {relation}
+FOR EACH ROW WHEN (pg_catalog.current_setting({changed}, true) = 'on') EXECUTE FUNCTION {function}({moved})
 
 -- name: drop_guard
 DO $drop$

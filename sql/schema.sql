@@ -50,23 +50,34 @@ FROM {outbox} AS o
 CROSS JOIN LATERAL json_array_elements(o.deltas::json) AS e (entry)
 LEFT JOIN {counters} AS c ON c.id = (e.entry ->> 0)::integer
 
--- name: create_note_move
--- Runs with the rights and the settings of whoever writes, and never makes a write fail.
+-- name: create_note_key_change
+-- Called once a statement, for the first row whose partition key changes. TG_ARGV[0]: the parameter to set.
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $note$
 BEGIN
-    IF coalesce(pg_catalog.current_setting(TG_ARGV[0], true), '') OPERATOR(pg_catalog.=) '' THEN
-        PERFORM pg_catalog.set_config(TG_ARGV[0], pg_catalog.to_jsonb(OLD)::text, true);
-    END IF;
-    RETURN NEW;
-EXCEPTION WHEN OTHERS THEN
-    PERFORM pg_catalog.set_config(TG_ARGV[0], '{{}}', true);
+    PERFORM pg_catalog.set_config(TG_ARGV[0], 'on', true);
     RETURN NEW;
 END $note$
 
--- name: close_note_move
+-- name: create_note_move
+-- Called for a row that leaves its partition while a statement changes keys. TG_ARGV[0]: the parameter for the first one.
+-- It must never make a write fail.
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
+{settings}
+AS $note$
+BEGIN
+    IF coalesce(current_setting(TG_ARGV[0], true), '') = '' THEN
+        PERFORM set_config(TG_ARGV[0], to_jsonb(OLD)::text, true);
+    END IF;
+    RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+    PERFORM set_config(TG_ARGV[0], '{{}}', true);
+    RETURN NULL;
+END $note$
+
+-- name: close_function
 REVOKE ALL ON FUNCTION {function}() FROM PUBLIC
 
--- name: drop_note_move
+-- name: drop_function
 DROP FUNCTION IF EXISTS {function}()
 
 -- name: comment_schema

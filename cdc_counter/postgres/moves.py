@@ -5,9 +5,9 @@ ones. A BEFORE INSERT row trigger on the partition, even one that never fires, m
 nodeModifyTable.c sets `tcs_original_insert_tuple` only without one.
 
 Rows that a MERGE moves to another partition are missing from its tables of UPDATE: they stand in those of DELETE and
-INSERT, whose triggers fire only if the MERGE has such actions. So a BEFORE UPDATE row trigger notes the first row whose
-partition key changes. When the statement's OLD TABLE does not have it, the counters are marked as broken, which has
-them recounted. Pure.
+INSERT, whose triggers fire only if the MERGE has such actions. So two more row triggers note that a partition key
+changes and which row left its partition first. When the statement's OLD TABLE does not have that row, the counters are
+marked as broken, which has them recounted. Pure.
 """
 
 import hashlib
@@ -19,35 +19,41 @@ from psycopg import sql
 from cdc_counter.postgres.relations import Relation
 from cdc_counter.postgres.rendering import literal_text, qualified, raw, render
 
-FUNCTION: Final = "note_move"
+KEY_FUNCTION: Final = "note_key_change"
+MOVE_FUNCTION: Final = "note_move"
+FUNCTIONS: Final = (KEY_FUNCTION, MOVE_FUNCTION)
 """In our schema; part of it whether or not a counted table is partitioned."""
 
 _REASON: Final = "a MERGE moved rows between partitions, which statement triggers are not shown"
 
 
-def guard_names(schema: str) -> tuple[str, str]:
-    """Return the names of the two row triggers; they sort last, behind the application's own."""
-    return f"zz_{schema[:50]}_row_new", f"zz_{schema[:50]}_row_move"
+def guard_names(schema: str) -> tuple[str, str, str]:
+    """Return the names of the three row triggers; they sort last, behind the application's own."""
+    return f"zz_{schema[:50]}_row_new", f"zz_{schema[:50]}_row_key", f"zz_{schema[:50]}_row_moved"
 
 
 def guard_statements(relation: Relation, schema: str) -> list[str]:
-    """Return the statements that put both triggers on the root; PostgreSQL clones them to every partition."""
-    new, move = map(sql.Identifier, guard_names(schema))
-    target, function = raw(relation.quoted), qualified(schema, FUNCTION)
-    setting = raw(literal_text(setting_name(relation, schema)))
-    return [
-        render("capture", "new_row_guard", trigger=new, relation=target, function=function),
-        render("capture", "enable_trigger", trigger=new, relation=target),
+    """Return the statements that put the triggers on the root; PostgreSQL clones them to every partition."""
+    new, key, moved = map(sql.Identifier, guard_names(schema))
+    target = raw(relation.quoted)
+    key_function, move_function = (qualified(schema, name) for name in FUNCTIONS)
+    settings = _settings(relation, schema)
+    guards = [
+        render("capture", "new_row_guard", trigger=new, relation=target, function=key_function),
         render(
             "capture",
-            "moved_row_guard",
-            trigger=move,
+            "changed_key_guard",
+            trigger=key,
             relation=target,
-            changed=raw(_key_changes(relation)),
-            function=function,
-            setting=setting,
+            condition=raw(_key_changes(relation)),
+            changed=settings["changed"],
+            function=key_function,
         ),
-        render("capture", "enable_trigger", trigger=move, relation=target),
+        render("capture", "moved_row_guard", trigger=moved, relation=target, function=move_function, **settings),
+    ]
+    return [
+        *guards,
+        *(render("capture", "enable_trigger", trigger=name, relation=target) for name in (new, key, moved)),
     ]
 
 
@@ -64,14 +70,13 @@ def moved_check(relation: Relation, schema: str, counters: Iterable[int]) -> str
     if not relation.members[0].is_partitioned:
         return ""
     entries = ", ".join(literal_text(f'[{number},"0A000","{_REASON}"]') for number in counters)
-    return render(
-        "capture", "moved_check", setting=raw(literal_text(setting_name(relation, schema))), broken=raw(entries)
-    )
+    return render("capture", "moved_check", broken=raw(entries), **_settings(relation, schema))
 
 
-def setting_name(relation: Relation, schema: str) -> str:
-    """Return the custom parameter that holds the first moved row until the statement's trigger has looked at it."""
-    return f"{schema}.moved_{hashlib.sha256(relation.quoted.encode()).hexdigest()[:8]}"
+def _settings(relation: Relation, schema: str) -> dict[str, sql.SQL]:
+    """Return the custom parameters that carry what is noted to the statement's trigger, as literals."""
+    digest = hashlib.sha256(relation.quoted.encode()).hexdigest()[:8]
+    return {word: raw(literal_text(f"{schema}.{word}_{digest}")) for word in ("changed", "moved")}
 
 
 def _key_changes(relation: Relation) -> str:

@@ -10,6 +10,7 @@ from psycopg import sql
 from cdc_counter.postgres import moves
 from cdc_counter.postgres.capture import comment_text
 from cdc_counter.postgres.rendering import content_hash, qualified, raw, render
+from cdc_counter.postgres.settings import function_settings
 from cdc_counter.postgres.steps import Step
 
 LEAVES: Final = 8
@@ -56,7 +57,7 @@ def removal_steps(schema: str, publication: str) -> list[Step]:
             f"drop schema {schema}",
             (
                 render("schema", "drop_ledger", ledger=qualified(schema, "ledger")),
-                render("schema", "drop_note_move", function=qualified(schema, moves.FUNCTION)),
+                *(render("schema", "drop_function", function=qualified(schema, name)) for name in moves.FUNCTIONS),
                 render("schema", "drop_outbox", outbox=qualified(schema, "outbox")),
                 render("schema", "drop_counters", counters=qualified(schema, "counters")),
                 render("schema", "drop_schema", schema=sql.Identifier(schema)),
@@ -82,8 +83,14 @@ def _schema_statements(schema: str) -> list[str]:
         render("schema", "create_counters_index", counters=counters),
         render("schema", "close_counters", counters=counters),
         render("schema", "create_ledger", ledger=qualified(schema, "ledger"), outbox=outbox, counters=counters),
-        render("schema", "create_note_move", function=qualified(schema, moves.FUNCTION)),
-        render("schema", "close_note_move", function=qualified(schema, moves.FUNCTION)),
+        render("schema", "create_note_key_change", function=qualified(schema, moves.KEY_FUNCTION)),
+        render(
+            "schema",
+            "create_note_move",
+            function=qualified(schema, moves.MOVE_FUNCTION),
+            settings=raw(function_settings()),
+        ),
+        *(render("schema", "close_function", function=qualified(schema, name)) for name in moves.FUNCTIONS),
     ]
 
 

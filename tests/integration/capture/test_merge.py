@@ -14,11 +14,13 @@ BY = [
 ]
 
 TABLES = """
-CREATE TABLE events (id int, region int, kind text, weight int) PARTITION BY LIST (region);
+CREATE TABLE events (
+    id int, region int, kind text, weight int, at timestamptz DEFAULT now(), span interval DEFAULT '1 day 2 h'
+) PARTITION BY LIST (region);
 CREATE TABLE events_1 PARTITION OF events FOR VALUES IN (1);
 CREATE TABLE events_2 PARTITION OF events FOR VALUES IN (2) PARTITION BY RANGE (id);
 CREATE TABLE events_2_low PARTITION OF events_2 FOR VALUES FROM (0) TO (100);
-CREATE TABLE events_2_high (dropped text, weight int, kind text, region int, id int);
+CREATE TABLE events_2_high (dropped text, at timestamptz, span interval, weight int, kind text, region int, id int);
 ALTER TABLE events_2_high DROP COLUMN dropped;
 ALTER TABLE events_2 ATTACH PARTITION events_2_high FOR VALUES FROM (100) TO (200);
 """
@@ -78,6 +80,8 @@ def test_merge_that_leaves_rows_in_their_partitions_is_counted(partitioned: str,
         "WHEN MATCHED THEN UPDATE SET region = 1 WHEN NOT MATCHED THEN INSERT VALUES (s.i, 2, 'in', 7)",
         "WHEN MATCHED AND t.id = 2 THEN DELETE WHEN MATCHED THEN UPDATE SET region = 2",
         "WHEN MATCHED AND t.region = 2 THEN UPDATE SET id = t.id + 100",
+        # The first row whose key changes stays where it is.
+        "WHEN MATCHED AND t.region = 2 THEN UPDATE SET id = CASE t.id WHEN 3 THEN 103 ELSE t.id + 10 END",
     ],
 )
 def test_merge_that_moves_rows_marks_the_counters_of_the_table(partitioned: str, actions: str) -> None:
@@ -89,9 +93,14 @@ def test_merge_that_moves_rows_marks_the_counters_of_the_table(partitioned: str,
 
 
 def test_update_that_moves_rows_is_counted_and_marks_nothing(partitioned: str) -> None:
-    """Also when others follow in the same transaction, and when some are undone."""
+    """Also when others follow in the same transaction, and some are undone; whatever the session's settings."""
     with psycopg.connect(partitioned) as connection:
         as_writer(connection)
+        connection.execute(
+            "SET TimeZone = 'Asia/Tokyo'; SET IntervalStyle = 'postgres_verbose'; SET DateStyle = 'German'"
+        )
+        connection.execute("UPDATE events_2 SET id = id + 1 WHERE id < 90")
+        connection.execute("DELETE FROM events WHERE id = 1")
         connection.execute("UPDATE events SET region = 3 - region, weight = weight + 1")
         connection.execute("SAVEPOINT here")
         connection.execute("UPDATE events SET region = 3 - region WHERE id < 3")
