@@ -72,11 +72,9 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 -- One statement, so that every commit the snapshot sees lies before the LSN.
 SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS lsn;
 
--- name: end_for_waiters
--- Ends a backend of ours that somebody waits for, whatever it does; returns who waits.
-SELECT a.pid
-  FROM pg_stat_activity AS a
- WHERE a.wait_event_type = 'Lock' AND %(pid)s = ANY(pg_blocking_pids(a.pid)) AND pg_terminate_backend(%(pid)s);
+-- name: waiters
+-- Who waits for a backend of ours.
+SELECT a.pid FROM pg_stat_activity AS a WHERE a.wait_event_type = 'Lock' AND %(pid)s = ANY(pg_blocking_pids(a.pid));
 
 -- name: ledger_of_key
 -- Transaction numbers rise with their beginnings, so that the highest are the newest.

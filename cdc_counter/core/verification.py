@@ -25,6 +25,8 @@ class Verdict(StrEnum):
 class Verification:
     """One counter compared, all of it or (`scope` not None) one scope, with a recount at `lsn`.
 
+    `counter_id` and `since` are those of the record that was compared: with others it says nothing.
+
     `keys` were compared, `drifted` of them are wrong, `drifts` names the first. `at` is when it ended (unix seconds),
     `seconds` how long it took. `reason` says why it is inconclusive, or what else is wrong. `repaired` keys were mended
     just before.
@@ -32,6 +34,7 @@ class Verification:
 
     counter: str
     counter_id: int
+    since: float
     verdict: Verdict
     at: float
     seconds: float
@@ -61,7 +64,8 @@ class Verification:
 
 def proof_of(record: CounterRecord, last: Verification | None) -> VerifiedAt | None:
     """Return what the last verification proves of a counter: nothing, if it became another one since."""
-    if last is None or last.verdict is not Verdict.EQUAL or last.counter_id != record.id or last.at < record.since:
+    # Compared for equality: clocks of two hosts tell nothing about what was first.
+    if last is None or last.verdict is not Verdict.EQUAL or (last.counter_id, last.since) != (record.id, record.since):
         return None
     return VerifiedAt(last.at, last.lsn)
 

@@ -98,13 +98,16 @@ class Recounter:
     async def _give_way(self, pid: int, waiting: list[int]) -> None:
         """End the recounting backend as soon as somebody waits for it; short recounts are not watched."""
         await asyncio.sleep(_WATCH_AFTER)
-        query = sql_blocks("replication")["end_for_waiters"].encode()
+        query = sql_blocks("replication")["waiters"].encode()
         with contextlib.suppress(CdcCounterError):
             async with connected(self.conninfo) as connection:
                 while not waiting:
                     with translated_errors("looking for waiters"):
                         cursor = await connection.execute(query, {"pid": pid})
                         waiting += [waiter for (waiter,) in await cursor.fetchall()]
+                        if waiting:
+                            # Whatever it does: in the middle of a count, or between two statements.
+                            await connection.execute("SELECT pg_terminate_backend(%s)", [pid])
                     await asyncio.sleep(_WATCH_PAUSE)
 
     async def _snapshot(self, connection: AsyncConnection[Any], counter: str) -> Recount:

@@ -82,6 +82,9 @@ class Applier:
         lineage = self.lineage
         if any(counter not in self._by_id for counter, _ in step.deltas):
             await self._adopt_unknown()
+        # Before the step: it comes only once, and a counter that is stale too early does no harm.
+        for counter, reason in step.broken.items():
+            await self._capture_broke(counter, reason)
         note = lineage.remember(step.transactions)
         surplus = lineage.surplus_notes
         before, after = lineage.watermark, step.after
@@ -102,9 +105,8 @@ class Applier:
         self._progress.apply(after.lsn)
         self.in_flight = None
         self._count(step, time.perf_counter() - started)
-        for counter, reason in step.broken.items():
+        for counter in step.broken:
             lineage.capture_broke(counter, step.transactions)
-            await self._capture_broke(counter, reason)
 
     async def _answered(self, moves: list[Move], groups: list[TallyGroup], note: str, surplus: int) -> Outcome:
         backoff = Backoff(0.02, 2.0)
@@ -139,18 +141,29 @@ class Applier:
         self._metrics.batches.inc()
         self._metrics.cycle_seconds.observe(seconds)
 
-    async def change(self, record: CounterRecord) -> None:
+    async def change(self, record: CounterRecord, *, seed: str = "") -> None:
         """Write a counter's record to Redis and act by it from the next step on.
 
-        Raises SupersededError when the counter was altered or removed meanwhile; then that is what is acted by.
+        `seed` not empty: only if this is still the mark in its seed's journal. Raises SupersededError when the counter
+        was altered or removed meanwhile, or its seed taken over; then that is what is acted by.
         """
-        outcome = await self._tallies.set_counter(self.lineage.epoch.identity, record)
+        outcome = await self._written(record, seed)
         if isinstance(outcome, Conflict):
             await self.adopt()
             raise SupersededError(f"counter {record.name} was altered or removed meanwhile")
         _require_applied(outcome)
         self._records[record.name] = record
         self._index()
+
+    async def _written(self, record: CounterRecord, seed: str) -> Outcome:
+        """Return the answer, however often it has to be asked for: what Redis has must be what is acted by."""
+        backoff = Backoff(0.02, 2.0)
+        while True:
+            try:
+                return await self._tallies.set_counter(self.lineage.epoch.identity, record, seed=seed)
+            except UnreachableError as error:
+                _log.warning("%s; trying again", error)
+                await backoff.wait()
 
     def _index(self) -> None:
         self._by_id = {record.id: record for record in self._records.values()}
@@ -227,6 +240,11 @@ class Applier:
             except CdcCounterError as error:
                 if not visitor.done.done():
                     visitor.done.set_exception(error)
+            except asyncio.CancelledError:
+                # The session ends in the middle of it. Nobody else would tell whoever waits.
+                if not visitor.done.done():
+                    visitor.done.set_exception(SupersededError("the session ended"))
+                raise
             else:
                 if not visitor.done.done():
                     visitor.done.set_result(result)

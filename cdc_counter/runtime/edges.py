@@ -125,8 +125,8 @@ class Tallies(Protocol):
     ) -> Outcome:
         """Add deltas and move meta fields in one step, or do nothing."""
 
-    async def set_counter(self, epoch: str, record: CounterRecord) -> Outcome:
-        """Write the record of a counter that is stored with the same id, and tell readers."""
+    async def set_counter(self, epoch: str, record: CounterRecord, *, seed: str = "") -> Outcome:
+        """Write the record of a counter that is stored with the same id (and seed mark), and tell readers."""
 
     async def removed(self) -> dict[str, str]:
         """Return the counters whose tallies are still to be cleared, with the ids they had."""
@@ -137,14 +137,14 @@ class Tallies(Protocol):
     async def mark(self, field: str) -> str:
         """Return what stands in a meta field."""
 
-    async def discard_hidden(self, counter: str) -> None:
-        """Delete what an unfinished seed left."""
+    async def discard_hidden(self, epoch: str, counter: str, mark: str) -> None:
+        """Delete what an unfinished seed left, if the journal still has this mark."""
 
-    async def delete_gone(self, counter: str) -> None:
-        """Delete old tallies of scopes that the seed has none for."""
+    async def delete_gone(self, epoch: str, counter: str, mark: str) -> None:
+        """Delete old tallies of scopes that the seed has none for, if the journal still has this mark."""
 
-    def publish(self, epoch: str, counter: str) -> AsyncIterator[int]:
-        """Put seeded tallies where readers look."""
+    def publish(self, epoch: str, counter: str, mark: str) -> AsyncIterator[int]:
+        """Put seeded tallies where readers look, if the journal still has this mark."""
 
     async def report(self, status: StreamStatus) -> None:
         """Store the consumer's report."""

@@ -125,14 +125,14 @@ class Reconciler:
     async def _conclude(self, found: Verification) -> None:
         """Let readers know. Runs between two steps; does nothing when the counter has become another one meanwhile."""
         record = self._consumer.records.get(found.counter)
-        if record is None or record.id != found.counter_id or record.since > found.at or not record.verifiable:
+        if record is None or (record.id, record.since) != (found.counter_id, found.since) or not record.verifiable:
             return
         applier = self._applier()
         match found.verdict:
             case Verdict.DRIFT if found.drifts:
-                if record.drifted != found.drifted:
-                    stale = record.moved_to(CounterState.STALE, self._now(), described(found), drifted=found.drifted)
-                    await applier.change(stale)
+                # Written again and again: a Redis that failed over may have lost this and nothing else.
+                stale = record.moved_to(CounterState.STALE, self._now(), described(found), drifted=found.drifted)
+                await applier.change(stale)
             case Verdict.DRIFT:
                 await applier.change(record.moved_to(CounterState.STALE, self._now(), found.reason, quarantined=True))
             case Verdict.EQUAL if found.scope is None:
@@ -143,11 +143,7 @@ class Reconciler:
                 return
         if found.scope is None:
             # After the state: a reader must not see a fresh verification beside a state that it has ended.
-            await self._verifications.note(replace(found, at=max(found.at, self._since(found.counter))))
-
-    def _since(self, name: str) -> float:
-        record = self._consumer.records.get(name)
-        return record.since if record else 0.0
+            await self._verifications.note(replace(found, since=self._consumer.records[record.name].since))
 
     async def _subtract(self, record: CounterRecord | None, drifts: tuple[KeyDrift, ...], by: str) -> None:
         """Subtract the drift and write the journal, in one step of Redis. Runs between two steps."""

@@ -5,8 +5,9 @@ the first moment between two steps at or after L its hidden tallies begin, with 
 that S does not see. From there on the stream adds to them, while what S sees is counted by the database and added chunk
 by chunk; additions commute. When both are in, the hidden tallies are put where readers look. Nothing pauses.
 
-Each chunk is journaled in the same script call that adds it, so that a lost reply adds nothing twice. A crash starts
-the seed again from nothing.
+Each chunk is journaled in the same script call that adds it, so that a lost reply adds nothing twice. After a crash or
+a failure the seed starts again from nothing. Whatever deletes, publishes or ends a seed compares the journal's mark: a
+process that was frozen and wakes beside its successor changes nothing.
 """
 
 import logging
@@ -58,10 +59,12 @@ class Seeder:
     async def seed(self, record: CounterRecord, on_progress: SeedProgress) -> None:
         """Seed a counter that awaits it; afterwards it is live. Raises a retryable error when it has to start again."""
         name = record.name
-        await self._tallies.discard_hidden(name)
+        lineage = await self._consumer.between_steps(ZERO, lambda: self._take_no_part(record))
         journal = _Journal(self._tallies, name, await self._tallies.mark(seed_field(name)))
+        # Claimed before anything is deleted: whoever began this seed before, and wakes up, does no more.
+        await journal.add(lineage.epoch.identity, [])
+        await self._tallies.discard_hidden(lineage.epoch.identity, name, journal.mark)
         on_progress(name, "taking a snapshot", 0)
-        lineage = await self._consumer.between_steps(ZERO, self._current_lineage)
         # Held from before the snapshot: what is let go by a newer one would be missing from the comparison.
         with ExitStack() as held:
             held.enter_context(lineage.holding())
@@ -81,11 +84,14 @@ class Seeder:
                     keys += len(rows)
                     on_progress(name, "adding keys", keys)
                     _still_counts(record, lineage)
-        await self._consumer.between_steps(ZERO, lambda: self._publish(record, lineage, on_progress))
+        await self._consumer.between_steps(ZERO, lambda: self._publish(record, lineage, journal.mark, on_progress))
         _log.info("counter %s is live: %d keys", name, keys)
 
-    async def _current_lineage(self) -> Lineage:
-        return self._applier().lineage
+    async def _take_no_part(self, record: CounterRecord) -> Lineage:
+        """Let no delta reach the hidden tallies until they begin again. Runs between two steps."""
+        lineage = self._applier().lineage
+        lineage.activated.discard(record.id)
+        return lineage
 
     async def _activate(self, record: CounterRecord, recount: Recount, journal: "_Journal", lineage: Lineage) -> None:
         """Begin the hidden tallies with what was applied and the snapshot does not see. Runs between two steps."""
@@ -97,19 +103,19 @@ class Seeder:
         await journal.add(lineage.epoch.identity, groups)
         lineage.activated.add(record.id)
 
-    async def _publish(self, record: CounterRecord, lineage: Lineage, on_progress: SeedProgress) -> None:
+    async def _publish(self, record: CounterRecord, lineage: Lineage, mark: str, on_progress: SeedProgress) -> None:
         """Put the hidden tallies where readers look and set the counter live. Runs between two steps."""
         applier = self._applier()
         if applier.lineage is not lineage:
             raise SupersededError(f"the seed of {record.name} was overtaken; it starts again")
         _still_counts(record, lineage)
-        await self._tallies.delete_gone(record.name)
-        async for done in self._tallies.publish(lineage.epoch.identity, record.name):
+        await self._tallies.delete_gone(lineage.epoch.identity, record.name, mark)
+        async for done in self._tallies.publish(lineage.epoch.identity, record.name, mark):
             on_progress(record.name, "publishing scopes", done)
         current = self._consumer.records.get(record.name)
         if current is None or current.id != record.id:
             raise SupersededError(f"{record.name} was altered or removed while it was seeded")
-        await applier.change(current.moved_to(CounterState.LIVE, self._now()))
+        await applier.change(current.moved_to(CounterState.LIVE, self._now()), seed=mark)
         lineage.activated.discard(record.id)
 
     def _applier(self) -> Applier:
@@ -128,6 +134,11 @@ class _Journal:
         self._mark = stored
         self._attempt = secrets.token_hex(4)
         self._number = 0
+
+    @property
+    def mark(self) -> str:
+        """What stands in the journal as long as nobody else has taken the seed over."""
+        return self._mark
 
     async def add(self, epoch: str, groups: list[TallyGroup]) -> None:
         """Add one chunk; returns when Redis holds it."""

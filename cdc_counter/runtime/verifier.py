@@ -91,6 +91,7 @@ class Verifier:
         return Verification(
             counter=name,
             counter_id=record.id,
+            since=record.since,
             verdict=verdict,
             at=self._now(),
             seconds=time.perf_counter() - started,

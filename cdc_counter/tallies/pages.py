@@ -33,7 +33,8 @@ class TallyPages:
         found: dict[str, None] = {}
         with translated_errors("listing tallies"):
             async for key in self._client.scan_iter(match=self._keys.all_tallies(counter), count=_BUCKETS):
-                found[key.decode().removeprefix(prefix)] = None
+                # What is not UTF-8 is nobody's scope.
+                found[key.decode(errors="replace").removeprefix(prefix)] = None
                 honour_cancellation()
         return list(found)
 

@@ -43,10 +43,11 @@ class Requests:
             return None
         try:
             request = Request.from_json(orjson.loads(raw))
+            outdated = request.until < now
         except (TypeError, KeyError, ValueError) as error:
             _log.warning("a request that can't be read was dropped: %r", error)
             return None
-        return request if request.until >= now else None
+        return None if outdated else request
 
     async def tell(self, request: Request, answer: Answer) -> None:
         """Answer, once or many times."""

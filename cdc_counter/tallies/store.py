@@ -6,7 +6,7 @@ to the wrong Redis, changes nothing.
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import orjson
@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 from cdc_counter.core.changes import Beginning
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lifecycle import Epoch, Loss, LostError, Stored
-from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit
+from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit, seed_field
 from cdc_counter.core.status import StreamStatus
 from cdc_counter.core.watermark import Watermark
-from cdc_counter.errors import CdcCounterError, ReseedNeededError
+from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError
 from cdc_counter.tallies.connection import command, translated_errors
 from cdc_counter.tallies.keys import Keys
 from cdc_counter.tallies.scripts import Script
@@ -40,6 +40,7 @@ class _Scripts:
     begin_epoch: Script
     set_counter: Script
     publish: Script
+    discard: Script
     clear: Script
 
 
@@ -50,7 +51,7 @@ class TallyStore:
         self._client = client
         self._keys = Keys(prefix)
         self._feed_length = str(feed_length)
-        self._scripts = _Scripts(*(Script.load(n) for n in ("apply", "begin_epoch", "set_counter", "publish", "clear")))
+        self._scripts = _Scripts(*(Script.load(field.name) for field in fields(_Scripts)))
 
     async def load(self) -> Stored | None:
         """Return the stored epoch and watermark; None without tallies. Raises LostError on foreign data."""
@@ -174,9 +175,12 @@ class TallyStore:
                 f"redis holds epoch {reply[-1]!r} instead of {replacing!r}: somebody else began one"
             )
 
-    async def set_counter(self, epoch: str, record: CounterRecord) -> Outcome:
-        """Write the record of a counter that is stored with the same id, and tell readers to look again."""
-        return await self._write_counter(epoch, record.name, orjson.dumps(record.to_json()), record.id)
+    async def set_counter(self, epoch: str, record: CounterRecord, *, seed: str = "") -> Outcome:
+        """Write the record of a counter that is stored with the same id, and tell readers to look again.
+
+        `seed` not empty: only if this is the mark in its seed's journal.
+        """
+        return await self._write_counter(epoch, record.name, orjson.dumps(record.to_json()), record.id, seed)
 
     async def begin_counter(self, epoch: str, beginning: Beginning) -> Outcome:
         """Write the record of a new counter in place of the one it replaces, and tell readers to look again."""
@@ -223,15 +227,17 @@ class TallyStore:
             raw: bytes | None = await command(self._client, "HGET", self._keys.meta, field)
         return (raw or b"").decode()
 
-    async def discard_hidden(self, counter: str) -> None:
-        """Delete what an unfinished seed left."""
-        await self._delete(self._keys.all_tallies(counter, hidden=True))
+    async def discard_hidden(self, epoch: str, counter: str, mark: str) -> None:
+        """Delete what an unfinished seed left; `mark` is what stands in the journal of the one that begins."""
+        hidden = [self._keys.hidden(counter, scope) for scope in await self._scopes(counter, hidden=True)]
+        await self._discard(hidden, epoch, counter, mark)
 
-    async def publish(self, epoch: str, counter: str) -> AsyncIterator[int]:
+    async def publish(self, epoch: str, counter: str, mark: str) -> AsyncIterator[int]:
         """Put the seeded tallies in place of the old ones; yields the number of scopes done so far.
 
         Repeatable: after a crash it is called again from the start. Deltas must not be applied to this counter
-        meanwhile. Raises ReseedNeededError when the epoch is another one.
+        meanwhile. `mark` is what stands in the seed's journal. Raises ReseedNeededError when the epoch is another one,
+        BusyError when the seed was taken over.
         """
         scopes = await self._scopes(counter, hidden=True)
         done = 0
@@ -239,21 +245,33 @@ class TallyStore:
             keys = [self._keys.meta]
             for scope in scopes[first : first + _PUBLISH_CHUNK]:
                 keys += (self._keys.hidden(counter, scope), self._keys.tally(counter, scope))
-            with translated_errors("publishing seeded tallies"):
-                reply = await self._scripts.publish.call(self._client, keys, [epoch])
-            if reply != ["applied"]:
-                raise ReseedNeededError(f"redis holds epoch {reply[-1]!r} instead of {epoch!r}")
+            await self._step_of_seed(self._scripts.publish, "publishing seeded tallies", keys, epoch, counter, mark)
             done += len(scopes[first : first + _PUBLISH_CHUNK])
             yield done
 
-    async def delete_gone(self, counter: str) -> None:
-        """Delete old tallies of scopes that the seed has none for: to be called once before `publish`."""
+    async def delete_gone(self, epoch: str, counter: str, mark: str) -> None:
+        """Delete old tallies of scopes that the seed has none for: to be called once before `publish`, as that is."""
         kept = set(await self._scopes(counter, hidden=True))
         gone = [scope for scope in await self._scopes(counter, hidden=False) if scope not in kept]
-        for first in range(0, len(gone), _SCAN_COUNT):
-            await self._unlink(
-                [self._keys.tally(counter, scope).encode() for scope in gone[first : first + _SCAN_COUNT]]
-            )
+        await self._discard([self._keys.tally(counter, scope) for scope in gone], epoch, counter, mark)
+
+    async def _discard(self, tallies: Sequence[str], epoch: str, counter: str, mark: str) -> None:
+        for first in range(0, len(tallies), _SCAN_COUNT):
+            keys = [self._keys.meta, *tallies[first : first + _SCAN_COUNT]]
+            await self._step_of_seed(self._scripts.discard, "deleting tallies", keys, epoch, counter, mark)
+
+    async def _step_of_seed(
+        self, script: Script, what: str, keys: list[str], epoch: str, counter: str, mark: str
+    ) -> None:
+        with translated_errors(what):
+            reply = await script.call(self._client, keys, [epoch, seed_field(counter), mark])
+        match reply:
+            case ["applied"]:
+                return
+            case ["seed", stored]:
+                raise BusyError(f"the seed of {counter} was taken over: its journal says {stored!r}")
+            case _:
+                raise ReseedNeededError(f"redis holds epoch {reply[-1]!r} instead of {epoch!r}")
 
     async def report(self, status: StreamStatus) -> None:
         """Store the consumer's report of itself."""
@@ -268,18 +286,22 @@ class TallyStore:
             deleted += await self._delete(pattern)
         return deleted
 
-    async def _write_counter(self, epoch: str, name: str, record: bytes, stored_id: int | None) -> Outcome:
+    async def _write_counter(
+        self, epoch: str, name: str, record: bytes, stored_id: int | None, seed: str = ""
+    ) -> Outcome:
         keys = [self._keys.meta, self._keys.counters, self._keys.feed]
         expected = "" if stored_id is None else str(stored_id)
         with _damage_named(f"writing counter {name}"):
             reply = await self._scripts.set_counter.call(
-                self._client, keys, [epoch, name, record, self._feed_length, expected]
+                self._client, keys, [epoch, name, record, self._feed_length, expected, seed]
             )
         match reply:
             case ["applied"]:
                 return Applied()
             case ["counter", stored]:
                 return Conflict(f"counter {name}", stored)
+            case ["seed", stored]:
+                return Conflict(seed_field(name), stored)
             case ["unfit", key, field, reason]:
                 return Unfit(key, field, reason, None)
             case _:
@@ -296,7 +318,9 @@ class TallyStore:
     async def _scopes(self, counter: str, *, hidden: bool) -> list[str]:
         prefix = self._keys.hidden(counter, "") if hidden else self._keys.tally(counter, "")
         pattern = self._keys.all_tallies(counter, hidden=hidden)
-        return [key.decode().removeprefix(prefix) async for key in self._scan(pattern)]
+        # What is not UTF-8 is nobody's scope.
+        keys = [key.decode(errors="ignore") async for key in self._scan(pattern) if _is_text(key)]
+        return [key.removeprefix(prefix) for key in keys]
 
     async def _delete(self, pattern: str) -> int:
         chunk: list[bytes] = []
@@ -323,6 +347,14 @@ def _damage_named(what: str) -> Iterator[None]:
         if "WRONGTYPE" in str(error):
             raise LostError(Loss.TALLIES_DAMAGED, str(error)) from error
         raise
+
+
+def _is_text(key: bytes) -> bool:
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _conflict(moves: Sequence[Move], stored: Sequence[str]) -> Outcome:

@@ -76,14 +76,14 @@ class Inspection:
         holes = await self._look(applier)
         self._compare_with_declared()
         self._forget_all_but({hole.table for hole in holes})
-        await self._mark(applier, holes)
+        await self._mark(holes)
         healed = False
         for table in sorted({hole.table for hole in holes}):
             if time.monotonic() >= self._not_before.get(table, 0.0):
                 healed |= await self._close(table, [hole for hole in holes if hole.table == table])
         if healed:
             holes = await self._look(applier)
-        await self._mark(applier, holes)
+        await self._mark(holes)
 
     async def _look(self, applier: Applier) -> list[Hole]:
         settings = self._config.postgres
@@ -93,14 +93,17 @@ class Inspection:
             with translated_errors("inspecting triggers"):
                 return await coverage(connection, settings.schema_name)
 
-    async def _mark(self, applier: Applier, holes: Sequence[Hole]) -> None:
+    async def _mark(self, holes: Sequence[Hole]) -> None:
         reasons = reasons_by_counter(holes, self._refusals)
         self._healer.held_back = frozenset(reasons)
         for name, reason in to_be_marked(reasons, self._consumer.records).items():
-            record = self._consumer.records[name]
+            # Others may change or remove counters, and sessions end, while one is marked.
+            record, session = self._consumer.records.get(name), self._consumer.session
+            if record is None or session is None:
+                continue
             _log.error("counter %s is stale: %s", name, reason)
             try:
-                await applier.change(record.moved_to(CounterState.STALE, time.time(), reason))
+                await session.applier.change(record.moved_to(CounterState.STALE, time.time(), reason))
             except SupersededError as error:
                 _log.info("%s", error)
 

@@ -4,16 +4,22 @@
 -- ARGV[1]  epoch       ARGV[2]  counter name       ARGV[3]  its record as JSON, '' removes it   ARGV[4]  feed length
 -- ARGV[5]  the id of the record that is stored, '' for none: compared, so that nobody writes over a counter that was
 --          altered, removed or added meanwhile
+-- ARGV[6]  the mark in the counter's seed journal, '' for any: compared, so that only who seeds it ends the seed
 --
 -- A removed counter leaves meta field 'gone:<name>' with its id: its tallies are still to be deleted.
 --
 -- Replies  {'applied'}                         done, now or before
 --          {'counter', stored id or ''}        another one is stored: nothing was done
+--          {'seed', stored mark or ''}         somebody else has taken the seed over: nothing was done
 --          {'epoch', stored epoch or ''}       other or no tallies here: nothing was done
 --          {'unfit', key, field, reason}       the feed's number is damaged: nothing was done
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if epoch ~= ARGV[1] then return {'epoch', epoch or ''} end
+if ARGV[6] ~= '' then
+  local mark = redis.call('HGET', KEYS[1], 'seed:' .. ARGV[2]) or ''
+  if mark ~= ARGV[6] then return {'seed', mark} end
+end
 local last = tonumber(redis.call('HGET', KEYS[1], 'sequence') or '0')
 if not last then return {'unfit', KEYS[1], 'sequence', 'it holds no integer'} end
 

@@ -172,8 +172,8 @@ def hidden(scope: str, value: int) -> TallyGroup:
 
 
 async def publish(store: TallyStore) -> int:
-    await store.delete_gone(COUNTER)
-    return max([done async for done in store.publish("e1", COUNTER)], default=0)
+    await store.delete_gone("e1", COUNTER, "")
+    return max([done async for done in store.publish("e1", COUNTER, "")], default=0)
 
 
 async def test_while_a_counter_is_first_seeded_no_values_show(reader: TallyReader, store: TallyStore) -> None:
@@ -207,12 +207,12 @@ async def test_publishing_replaces_old_values_and_removes_scopes_that_are_gone(
 async def test_publishing_goes_on_where_a_crash_stopped_it(client: Redis, store: TallyStore) -> None:
     scopes = [str(number) for number in range(2500)]
     await store.apply("e1", moves(0, 1), [hidden(scope, 5) for scope in scopes] + [group({"7": 1}, "gone")])
-    await store.delete_gone(COUNTER)
-    async for done in store.publish("e1", COUNTER):
+    await store.delete_gone("e1", COUNTER, "")
+    async for done in store.publish("e1", COUNTER, ""):
         assert done < len(scopes)
         break
-    assert [done async for done in store.publish("e1", COUNTER)][-1] > 0
-    assert [done async for done in store.publish("e1", COUNTER)] == []
+    assert [done async for done in store.publish("e1", COUNTER, "")][-1] > 0
+    assert [done async for done in store.publish("e1", COUNTER, "")] == []
     assert [await tally(client, scope) for scope in ("0", "2499", "gone")] == [{"7": 5}, {"7": 5}, {}]
     assert sum(b":tally:" in key for key in await everything(client)) == len(scopes)
 

@@ -122,7 +122,9 @@ async def test_the_last_verification_reaches_readers_until_the_counter_is_anothe
 ) -> None:
     verifications = Verifications(client, PREFIX)
     keys = tuple(KeyDrift("-", str(number), 1, 0) for number in range(SHOWN + 1))
-    found = Verification(COUNTER, 1, Verdict.DRIFT, at=5.0, seconds=1.0, lsn="0/64", drifted=len(keys), drifts=keys)
+    found = Verification(
+        COUNTER, 1, 0.0, Verdict.DRIFT, at=5.0, seconds=1.0, lsn="0/64", drifted=len(keys), drifts=keys
+    )
     await verifications.note(found)
     assert (await verifications.all())[COUNTER] == found.shortened()
     assert (await reader.read(COUNTER, "42")).verified_at is None

@@ -30,7 +30,16 @@ from cdc_counter.core.verification import (
 from cdc_counter.core.verifying import LastCheck, Pace, next_due
 
 DRIFT = Verification(
-    "open", 7, Verdict.DRIFT, at=100.5, seconds=0.25, lsn="0/1A", keys=3, drifted=1, drifts=(KeyDrift("42", "é", 5, 3),)
+    "open",
+    7,
+    100.0,
+    Verdict.DRIFT,
+    at=100.5,
+    seconds=0.25,
+    lsn="0/1A",
+    keys=3,
+    drifted=1,
+    drifts=(KeyDrift("42", "é", 5, 3),),
 )
 EQUAL = replace(DRIFT, verdict=Verdict.EQUAL, drifted=0, drifts=())
 
@@ -88,7 +97,13 @@ def test_a_verification_proves_the_counter_that_it_compared_since_it_is_what_it_
 
 @pytest.mark.parametrize(
     "last",
-    [None, DRIFT, replace(EQUAL, verdict=Verdict.INCONCLUSIVE), replace(EQUAL, counter_id=8), replace(EQUAL, at=99.0)],
+    [
+        None,
+        DRIFT,
+        replace(EQUAL, verdict=Verdict.INCONCLUSIVE),
+        replace(EQUAL, counter_id=8),
+        replace(EQUAL, since=99.0),
+    ],
 )
 def test_anything_else_proves_nothing(last: Verification | None) -> None:
     assert proof_of(RECORD, last) is None
