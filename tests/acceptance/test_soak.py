@@ -76,12 +76,13 @@ async def test_soak_finds_a_dropped_delta_and_names_its_key(tmp_path: Path, monk
 async def test_soak_that_is_stopped_reports_and_leaves_no_process(tmp_path: Path) -> None:
     import os  # noqa: PLC0415 - only here
 
+    before = processes_of(os.getpid())
     stop, silent = asyncio.Event(), Silent()
     running = asyncio.create_task(run_soak(Settings(seed=22, report=tmp_path), stop, silent))
     while not any("faults and verification begin" in text for text in silent.events):
         assert not running.done(), running.exception()
         await asyncio.sleep(0.05)
-    started = processes_of(os.getpid())
+    started = processes_of(os.getpid()) - before
     assert started
     stop.set()
     report = await running

@@ -19,6 +19,13 @@ FOLDER = Path(__file__).parents[1] / "js"
 
 _MODULES = FOLDER / "node_modules"
 _STAMP = _MODULES / ".installed"
+_FONTS_CONF = "fonts.conf"
+_FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>{folder}/fonts</dir><cachedir>{folder}/fonts-cache</cachedir></fontconfig>
+"""
+"""The package's own configuration looks in fixed folders, and without a font the browser ends at the first text."""
+
 _UNPACK = 'import chromium from "@sparticuz/chromium"; await chromium.executablePath();'
 
 
@@ -44,7 +51,7 @@ class BrowserProgram:
         return {
             **os.environ,
             "LD_LIBRARY_PATH": str(self.folder / "al2023/lib"),
-            "FONTCONFIG_PATH": str(self.folder / "fonts"),
+            "FONTCONFIG_FILE": str(self.folder / _FONTS_CONF),
         }
 
 
@@ -75,6 +82,7 @@ def install_browser() -> BrowserProgram:
             # It unpacks into the temporary folder, its own shared libraries only where it knows that there are none.
             environment = {**os.environ, "TMPDIR": str(unpacked), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x"}
             _run([node(), "--input-type=module", "-e", _UNPACK], environment)
+            (unpacked / _FONTS_CONF).write_text(_FONTS.format(folder=target), encoding="utf-8")
             unpacked.rename(target)
     return BrowserProgram(target)
 
