@@ -239,3 +239,13 @@ def test_more_wrong_keys_than_one_step_may_mend_are_counted_anew(deployment18: D
     assert done.returncode == 1
     assert "11 keys are wrong: the counter is rebuilt instead" in done.stdout
     deployment18.assert_exact()
+
+
+def test_a_seed_whose_count_is_broken_off_starts_again_from_nothing(detector: Detector) -> None:
+    """What reached its hidden tallies before is in the second snapshot, too."""
+    (detector.folder / "fail-count").touch()
+    with redis.Redis.from_url(detector.deployment.redis_url, protocol=2) as client:
+        client.flushall()
+    eventually_sync((detector.folder / "fail-count.done").exists, "a count is broken off", deadline=30)
+    detector.traffic.wait_for_more(100)
+    detector.must_be_exact()

@@ -3,13 +3,15 @@
 `python -m tests.rig.sabotage FOLDER run --config ...`: whenever a file `drop` or `twice` appears in FOLDER, the first
 delta of the next outbox row is left out, or added twice; then the file is renamed to `drop.done` or `twice.done` and
 holds that delta as JSON. `die-before-repair` and `die-after-repair` end the process as kill -9 does, around the next
-script call that repairs.
+script call that repairs. `fail-count`: the next count of a table breaks off after its first rows, a little later.
 """
 
+import asyncio
 import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +20,8 @@ import orjson
 from cdc_counter.cli import main
 from cdc_counter.core.outbox import Fold
 from cdc_counter.core.outcome import Outcome
+from cdc_counter.errors import UnreachableError
+from cdc_counter.postgres.recount import Recount, TruthRow
 from cdc_counter.tallies.store import TallyStore
 
 KINDS: Final = ("drop", "twice")
@@ -46,6 +50,7 @@ def plant(folder: Path) -> None:
     """Put the faults into this process."""
     honest = Fold.add_row
     honest_apply = TallyStore.apply
+    honest_truth = Recount.truth
 
     def add_row(fold: Fold, text: bytes) -> None:
         honest(fold, sabotaged(folder, text))
@@ -58,6 +63,16 @@ def plant(folder: Path) -> None:
             die(folder / "die-after-repair")
         return outcome
 
+    async def truth(recount: Recount, *arguments: Any, **options: Any) -> AsyncIterator[list[TruthRow]]:
+        async for rows in honest_truth(recount, *arguments, **options):
+            yield rows
+            if (folder / "fail-count").exists():
+                (folder / "fail-count").rename(folder / "fail-count.done")
+                # Meanwhile deltas arrive, which a count that begins again sees, too.
+                await asyncio.sleep(1)
+                raise UnreachableError("the count was broken off on purpose")
+
+    setattr(Recount, "truth", truth)  # noqa: B010 - as below
     setattr(TallyStore, "apply", apply)  # noqa: B010 - not an assignment that a type checker can follow
     setattr(Fold, "add_row", add_row)  # noqa: B010 - not an assignment that a type checker can follow
 

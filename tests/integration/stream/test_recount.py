@@ -151,3 +151,22 @@ async def test_a_recount_says_which_counter_it_counts(database: str, counted: As
         await counted.execute("SET lock_timeout = '100ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             await counted.execute(f"DROP VIEW {SCHEMA}.{COUNTER.name}".encode())
+
+
+async def test_a_recount_goes_on_while_others_wait_for_each_other(database: str, counted: AsyncConnection) -> None:
+    """A row that two sessions want is nobody's wait for us."""
+    await counted.execute("INSERT INTO things (kind) VALUES (1)")
+    await counted.execute("CREATE TABLE elsewhere AS SELECT 1 AS n")
+    async with (
+        await AsyncConnection.connect(database) as holder,
+        await AsyncConnection.connect(database) as waiter,
+        Recounter(database, SCHEMA).open(COUNTER.name) as recount,
+    ):
+        await holder.execute("UPDATE elsewhere SET n = 2")
+        waiting = asyncio.create_task(waiter.execute("UPDATE elsewhere SET n = 3"))
+        # Two looks for waiters, and more.
+        await asyncio.sleep(1.5)
+        assert not waiting.done()
+        assert [rows async for rows in recount.truth(COUNTER.name, 10)] == [[("-", "1", 1)]]
+        await holder.rollback()
+        await waiting

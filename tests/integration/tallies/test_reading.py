@@ -7,10 +7,10 @@ import pytest
 from redis.asyncio import Redis
 
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.outcome import Applied, TallyGroup, seed_field
+from cdc_counter.core.outcome import Applied, Conflict, Move, TallyGroup, seed_field
 from cdc_counter.core.reading import Change, CounterState, FeedEntry, Gap, Reset
 from cdc_counter.embedded import RedisServer
-from cdc_counter.errors import CdcCounterError, UnreachableError
+from cdc_counter.errors import BusyError, CdcCounterError, UnreachableError
 from cdc_counter.tallies.connection import command
 from cdc_counter.tallies.keys import Keys
 from cdc_counter.tallies.reader import TallyReader
@@ -215,6 +215,24 @@ async def test_publishing_goes_on_where_a_crash_stopped_it(client: Redis, store:
     assert [done async for done in store.publish("e1", COUNTER, "")] == []
     assert [await tally(client, scope) for scope in ("0", "2499", "gone")] == [{"7": 5}, {"7": 5}, {}]
     assert sum(b":tally:" in key for key in await everything(client)) == len(scopes)
+
+
+async def test_who_was_overtaken_in_a_seed_deletes_publishes_and_ends_nothing(client: Redis, store: TallyStore) -> None:
+    """A process that was frozen wakes beside the one that took its place."""
+    await store.set_counter("e1", RECORD.moved_to(CounterState.REBUILDING, 1.0))
+    await store.apply("e1", [Move(seed_field(COUNTER), "", "old:0")], [group({"7": 1}, "gone"), hidden("42", 5)])
+    await store.apply("e1", [Move(seed_field(COUNTER), "old:0", "new:0")], [])
+    before = await everything(client)
+    with pytest.raises(BusyError, match="taken over"):
+        await store.discard_hidden("e1", COUNTER, "old:0")
+    with pytest.raises(BusyError, match="taken over"):
+        await store.delete_gone("e1", COUNTER, "old:0")
+    with pytest.raises(BusyError, match="taken over"):
+        await anext(store.publish("e1", COUNTER, "old:0"))
+    assert await store.set_counter("e1", RECORD, seed="old:0") == Conflict(seed_field(COUNTER), "new:0")
+    assert await everything(client) == before
+    assert [done async for done in store.publish("e1", COUNTER, "new:0")] == [1]
+    assert await store.set_counter("e1", RECORD, seed="new:0") == Applied()
 
 
 async def test_tallies_of_a_counter_whose_name_begins_alike_are_left_alone(client: Redis, store: TallyStore) -> None:
