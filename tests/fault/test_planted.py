@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -96,13 +97,18 @@ def detector(deployment18: Deployment, tmp_path: Path) -> Iterator[Detector]:
     """Install, run a daemon that can be sabotaged, and write all the time."""
     deployment18.config = deployment18.write_config("c", extra=ALWAYS)
     deployment18.init()
-    like = deployment18.daemon()
-    program = (sys.executable, "-m", "tests.rig.sabotage", str(tmp_path))
+    with sabotaged(deployment18, tmp_path) as daemon, Traffic(deployment18.dsn) as traffic:
+        traffic.wait_for_more()
+        yield Detector(deployment18, daemon, tmp_path, traffic)
+
+
+@contextmanager
+def sabotaged(deployment: Deployment, folder: Path) -> Iterator[Daemon]:
+    """Run a daemon that does what files in the folder say."""
+    like = deployment.daemon()
+    program = (sys.executable, "-m", "tests.rig.sabotage", str(folder))
     with Daemon(like.config, like.log, port=like.port, program=program) as daemon:
-        daemon.start().wait_ready()
-        with Traffic(deployment18.dsn) as traffic:
-            traffic.wait_for_more()
-            yield Detector(deployment18, daemon, tmp_path, traffic)
+        yield daemon.start().wait_ready()
 
 
 def test_a_tally_changed_in_redis_is_found(detector: Detector) -> None:
@@ -241,11 +247,17 @@ def test_more_wrong_keys_than_one_step_may_mend_are_counted_anew(deployment18: D
     deployment18.assert_exact()
 
 
-def test_a_seed_whose_count_is_broken_off_starts_again_from_nothing(detector: Detector) -> None:
+def test_a_seed_whose_count_is_broken_off_starts_again_from_nothing(deployment18: Deployment, tmp_path: Path) -> None:
     """What reached its hidden tallies before is in the second snapshot, too."""
-    (detector.folder / "fail-count").touch()
-    with redis.Redis.from_url(detector.deployment.redis_url, protocol=2) as client:
-        client.flushall()
-    eventually_sync((detector.folder / "fail-count.done").exists, "a count is broken off", deadline=30)
-    detector.traffic.wait_for_more(100)
-    detector.must_be_exact()
+    # Nobody else counts: the first count is a seed's.
+    deployment18.config = deployment18.write_config("c", extra="[verify]\nshare = 0")
+    deployment18.init()
+    with sabotaged(deployment18, tmp_path), Traffic(deployment18.dsn) as traffic:
+        traffic.wait_for_more()
+        (tmp_path / "fail-count").touch()
+        with redis.Redis.from_url(deployment18.redis_url, protocol=2) as client:
+            client.flushall()
+        eventually_sync((tmp_path / "fail-count.done").exists, "a count is broken off", deadline=30)
+        eventually_sync(lambda: set(deployment18.states().values()) == {"live"}, "every counter is live", deadline=60)
+        traffic.stop()
+        deployment18.assert_exact()

@@ -3,7 +3,8 @@
 `python -m tests.rig.sabotage FOLDER run --config ...`: whenever a file `drop` or `twice` appears in FOLDER, the first
 delta of the next outbox row is left out, or added twice; then the file is renamed to `drop.done` or `twice.done` and
 holds that delta as JSON. `die-before-repair` and `die-after-repair` end the process as kill -9 does, around the next
-script call that repairs. `fail-count`: the next count of a table breaks off after its first rows, a little later.
+script call that repairs. `fail-count`: the next count of a table breaks off after its first rows, and all after it
+begin a second late.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from cdc_counter.cli import main
 from cdc_counter.core.outbox import Fold
 from cdc_counter.core.outcome import Outcome
 from cdc_counter.errors import UnreachableError
-from cdc_counter.postgres.recount import Recount, TruthRow
+from cdc_counter.postgres.recount import Recount, Recounter, TruthRow
 from cdc_counter.tallies.store import TallyStore
 
 KINDS: Final = ("drop", "twice")
@@ -51,6 +52,7 @@ def plant(folder: Path) -> None:
     honest = Fold.add_row
     honest_apply = TallyStore.apply
     honest_truth = Recount.truth
+    honest_snapshot = Recounter._snapshot
 
     def add_row(fold: Fold, text: bytes) -> None:
         honest(fold, sabotaged(folder, text))
@@ -68,11 +70,16 @@ def plant(folder: Path) -> None:
             yield rows
             if (folder / "fail-count").exists():
                 (folder / "fail-count").rename(folder / "fail-count.done")
-                # Meanwhile deltas arrive, which a count that begins again sees, too.
-                await asyncio.sleep(1)
                 raise UnreachableError("the count was broken off on purpose")
 
+    async def snapshot(recounter: Recounter, *arguments: Any) -> Recount:
+        if (folder / "fail-count.done").exists():
+            # Deltas that arrive meanwhile are seen by the count that begins again.
+            await asyncio.sleep(1)
+        return await honest_snapshot(recounter, *arguments)
+
     setattr(Recount, "truth", truth)  # noqa: B010 - as below
+    setattr(Recounter, "_snapshot", snapshot)  # noqa: B010 - as below
     setattr(TallyStore, "apply", apply)  # noqa: B010 - not an assignment that a type checker can follow
     setattr(Fold, "add_row", add_row)  # noqa: B010 - not an assignment that a type checker can follow
 
