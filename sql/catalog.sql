@@ -39,6 +39,18 @@ JOIN pg_namespace AS rn ON rn.oid = r.relnamespace
 WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal AND t.tgtype & 1 = 0
 ORDER BY rn.nspname, r.relname, t.tgname
 
+-- name: guards
+-- Those that guard a MERGE into partitions, which are row triggers, and their clones.
+SELECT t.tgrelid AS relation, rn.nspname AS schema, r.relname AS table, t.tgname AS name,
+    t.tgenabled::text AS enabled, p.proname AS function
+FROM pg_trigger AS t
+JOIN pg_proc AS p ON p.oid = t.tgfoid
+JOIN pg_namespace AS pn ON pn.oid = p.pronamespace
+JOIN pg_class AS r ON r.oid = t.tgrelid
+JOIN pg_namespace AS rn ON rn.oid = r.relnamespace
+WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal AND t.tgtype & 1 = 1
+ORDER BY rn.nspname, r.relname, t.tgname
+
 -- name: counters
 SELECT id, name, relation, scale, scoped, definition FROM {counters} WHERE retired_at IS NULL ORDER BY id
 
@@ -48,7 +60,8 @@ SELECT coalesce(max(id), 0) + 1 FROM {counters}
 
 -- name: counted_relations
 -- Every relation of a counted table: itself and its partitions.
-SELECT c.oid, n.nspname AS schema, c.relname AS table, root.oid AS root, root.relispartition AS root_is_partition
+SELECT c.oid, n.nspname AS schema, c.relname AS table, root.oid AS root, root.relispartition AS root_is_partition,
+    root.relkind = 'p' AS root_is_partitioned
 FROM (SELECT DISTINCT relation FROM {counters} WHERE retired_at IS NULL) AS k
 JOIN pg_class AS root ON root.oid = k.relation
 CROSS JOIN LATERAL (

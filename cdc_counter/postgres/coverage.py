@@ -19,9 +19,11 @@ from cdc_counter.postgres.installed import (
     InstalledTrigger,
     installed_counters,
     installed_functions,
+    installed_guards,
     installed_triggers,
     installed_views,
 )
+from cdc_counter.postgres.moves import guard_names
 from cdc_counter.postgres.rendering import block, identifier_text, qualified
 
 
@@ -32,15 +34,20 @@ class Tree:
     oid: int
     quoted: str
     members: Mapping[int, str]
+    is_partitioned: bool
     is_partition: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Capturing:
-    """What captures, as the catalog has it. `functions` are by name, `views` are names of truth views."""
+    """What captures, as the catalog has it. `functions` are by name, `views` are names of truth views.
+
+    `guards` are the row triggers that a partitioned table needs beside `triggers`.
+    """
 
     schema: str
     triggers: Sequence[InstalledTrigger]
+    guards: Sequence[InstalledTrigger]
     functions: Mapping[str, InstalledFunction]
     views: Collection[str]
 
@@ -56,7 +63,8 @@ async def coverage(connection: AsyncConnection[Any], schema: str) -> list[Hole]:
         return []
     triggers = await installed_triggers(connection, schema)
     functions = await installed_functions(connection, schema)
-    capturing = Capturing(schema, triggers, functions, await installed_views(connection, schema))
+    guards = await installed_guards(connection, schema)
+    capturing = Capturing(schema, triggers, guards, functions, await installed_views(connection, schema))
     trees = await _trees(connection, schema)
     holes = []
     for tree in trees:
@@ -86,6 +94,8 @@ def tree_holes(
             found[trigger.quoted_relation] = [f"is no longer part of {tree.quoted}"]
     for oid, quoted in tree.members.items():
         found[quoted] += _trigger_faults(by_relation[oid], functions, capturing.schema)
+        if tree.is_partitioned:
+            found[quoted] += _guard_faults(oid, capturing)
     for counter in counters:
         for quoted, reason in _moved(tree, counter):
             found[quoted] = found[quoted] or [reason]
@@ -115,6 +125,12 @@ def _trigger_faults(found: Mapping[str, InstalledTrigger], functions: frozenset[
         yield f"has triggers that call functions of another table: {', '.join(foreign)}"
 
 
+def _guard_faults(relation: int, capturing: Capturing) -> Iterable[str]:
+    enabled = {trigger.name: trigger.enabled for trigger in capturing.guards if trigger.relation == relation}
+    if missing := [name for name in guard_names(capturing.schema) if enabled.get(name) != "A"]:
+        yield f"has no guard for MERGE that is enabled always: {', '.join(missing)}"
+
+
 def _moved(tree: Tree, counter: InstalledCounter) -> Iterable[tuple[str, str]]:
     """Yield the partitions that came or went since the counter was installed: their rows went uncounted."""
     known = counter.members
@@ -139,6 +155,6 @@ async def _trees(connection: AsyncConnection[Any], schema: str) -> list[Tree]:
         if row["oid"] == row["root"]:
             roots[row["root"]] = row
     return [
-        Tree(oid, members[oid][oid], members[oid], is_partition=bool(row["root_is_partition"]))
+        Tree(oid, members[oid][oid], members[oid], bool(row["root_is_partitioned"]), bool(row["root_is_partition"]))
         for oid, row in roots.items()
     ]

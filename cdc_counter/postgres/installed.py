@@ -94,6 +94,7 @@ class Installed:
     functions: dict[str, InstalledFunction]
     views: dict[str, str]
     triggers: tuple[InstalledTrigger, ...]
+    guards: tuple[InstalledTrigger, ...]
     counters: tuple[InstalledCounter, ...]
     next_id: int
 
@@ -127,6 +128,11 @@ async def installed_triggers(connection: AsyncConnection[Any], schema: str) -> l
     return [InstalledTrigger(**row) for row in await _rows(connection, "triggers", {"schema": schema})]
 
 
+async def installed_guards(connection: AsyncConnection[Any], schema: str) -> list[InstalledTrigger]:
+    """Return our row triggers on partitioned tables and their partitions."""
+    return [InstalledTrigger(**row) for row in await _rows(connection, "guards", {"schema": schema})]
+
+
 async def read_installed(connection: AsyncConnection[Any], schema: str, publication: str) -> Installed:
     """Return everything of ours that is there."""
     names = {
@@ -149,6 +155,7 @@ async def read_installed(connection: AsyncConnection[Any], schema: str, publicat
         functions=await installed_functions(connection, schema),
         views=await installed_views(connection, schema),
         triggers=tuple(await installed_triggers(connection, schema)),
+        guards=tuple(await installed_guards(connection, schema)),
         counters=tuple(await installed_counters(connection, schema)),
         next_id=await _next_id(connection, schema) if is_complete else 1,
     )

@@ -66,7 +66,7 @@ def healing_plan(schema: str, probed: Sequence[ProbedCounter], installed: Instal
     tables = _tables(probed)
     steps = draft.table_steps(tables)
     members = {member.oid for relation, _ in tables for member in relation.members}
-    capturing = Capturing(schema, installed.triggers, installed.functions, installed.views)
+    capturing = Capturing(schema, installed.triggers, installed.guards, installed.functions, installed.views)
     ours = {name for relation, _ in tables for name in capturing.calling(relation.oid)}
     ours |= {function_name(relation, event) for relation, _ in tables for event in Event}
     strays = [t for t in installed.triggers if t.relation not in members and t.function in ours]
@@ -95,9 +95,10 @@ def _tables(probed: Iterable[ProbedCounter]) -> list[_Table]:
 
 def capture_holes(installed: Installed, relation: Relation, schema: str) -> list[Hole]:
     """Return which changes of a table could have gone uncounted, or been counted without belonging to it."""
-    tree = Tree(relation.oid, relation.quoted, {member.oid: member.quoted for member in relation.members})
+    members = {member.oid: member.quoted for member in relation.members}
+    tree = Tree(relation.oid, relation.quoted, members, relation.members[0].is_partitioned)
     counters = [counter for counter in installed.counters if counter.relation == relation.oid]
-    capturing = Capturing(schema, installed.triggers, installed.functions, installed.views)
+    capturing = Capturing(schema, installed.triggers, installed.guards, installed.functions, installed.views)
     # Those of its former name, too: a table that was renamed lost nothing.
     functions = {function_name(relation, event) for event in Event} | capturing.calling(relation.oid)
     return tree_holes(tree, counters, capturing, frozenset(functions))

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from cdc_counter.core.definition import CounterDefinition
+from cdc_counter.postgres.coverage import coverage
 from tests.integration.capture.helpdesk import SCHEMA, WRITER, as_writer, assert_exact, install, make_writer
 
 BY = [
@@ -123,3 +124,22 @@ def test_partition_attached_later_is_guarded_too(partitioned: str) -> None:
             b"MERGE INTO events AS t USING (SELECT 50 AS i) AS s ON t.id = s.i WHEN MATCHED THEN UPDATE SET region = 1"
         )
         assert broken(connection) == {"events", "weight"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TRIGGER zz_cdc_counter_row_new ON events",
+        "ALTER TABLE events_1 DISABLE TRIGGER zz_cdc_counter_row_moved",
+        "ALTER TABLE events ENABLE TRIGGER zz_cdc_counter_row_key",
+    ],
+)
+async def test_a_guard_that_is_gone_is_a_hole_until_installed_again(partitioned: str, statement: str) -> None:
+    async with await psycopg.AsyncConnection.connect(partitioned, autocommit=True) as connection:
+        assert await coverage(connection, SCHEMA) == []
+        await connection.execute(statement.encode())
+        holes = await coverage(connection, SCHEMA)
+        assert {counter for hole in holes for counter in hole.counters} == {"events", "weight"}
+        assert all("no guard for MERGE" in hole.reason for hole in holes)
+        await install(partitioned, BY)
+        assert await coverage(connection, SCHEMA) == []

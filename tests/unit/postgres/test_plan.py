@@ -24,7 +24,7 @@ from cdc_counter.postgres.rendering import dollar_quoted
 from cdc_counter.postgres.settings import function_settings, pinned_settings
 
 TABLE = Relation(100, "public", "t", (Member(100, "public", "t", False),))
-NOTHING = Installed(False, False, None, False, False, {}, {}, (), (), 1)
+NOTHING = Installed(False, False, None, False, False, {}, {}, (), (), (), 1)
 
 
 def probed(name: str = "c", relation: Relation = TABLE) -> ProbedCounter:
@@ -57,6 +57,7 @@ def installed_with(*counters: ProbedCounter) -> Installed:
         publication_is_ours=True,
         functions={f.name: InstalledFunction(f.hash) for f in capture_functions(relation, numbered, "s")},
         views=views,
+        guards=(),
         triggers=tuple(
             InstalledTrigger(m.oid, m.schema, m.name, trigger_name("s", event), "A", function_name(relation, event))
             for m in relation.members
