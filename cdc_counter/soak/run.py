@@ -90,9 +90,9 @@ async def run_soak(settings: Settings, stop: asyncio.Event, screen: Screen) -> R
         try:
             await soak.run(stop)
         finally:
-            soak.save(final=True)
+            report = soak.save(final=True)
             soak.show()
-        return soak.report()
+        return report
 
 
 class Soak:
@@ -143,12 +143,11 @@ class Soak:
         """Let whoever watches see the last figures."""
         self._screen.refresh(self._record, self._written)
 
-    def save(self, *, final: bool = False) -> None:
+    def save(self, *, final: bool = False) -> Report:
         """Write the report's files, where they are wanted; with the daemon's log when something was found."""
-        folder = self._settings.report
+        folder, report = self._settings.report, self.report()
         if folder is None:
-            return
-        report = self.report()
+            return report
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
         if final:
@@ -156,6 +155,7 @@ class Soak:
             (folder / "report.html").write_text(page(report, self._record), encoding="utf-8")
             if not report.passed:
                 self._keep_logs(folder)
+        return report
 
     def _keep_logs(self, folder: Path) -> None:
         for log in (self._box.daemon.log, self._box.postgres.log, self._box.redis.log):
