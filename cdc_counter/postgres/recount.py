@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 
+from cdc_counter.cancellation import honour_cancellation
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.errors import BusyError, CdcCounterError, UnreachableError
@@ -105,6 +106,7 @@ class Recounter:
                     with translated_errors("looking for waiters"):
                         cursor = await connection.execute(query, {"pid": pid})
                         waiting += [waiter for (waiter,) in await cursor.fetchall()]
+                        honour_cancellation()
                         if waiting:
                             # Whatever it does: in the middle of a count, or between two statements.
                             await connection.execute("SELECT pg_terminate_backend(%s)", [pid])
