@@ -1,7 +1,7 @@
 """The writing side: tallies, watermark, states and the consumer's report.
 
-Every write but the report is a script that compares the epoch first, so that a process that was asleep, or that talks
-to the wrong Redis, changes nothing.
+Every write but the report and the end of everything is a script that compares the epoch first, and in a seed its
+journal, so that a process that was asleep, or that talks to the wrong Redis, changes nothing.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
