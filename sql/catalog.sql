@@ -28,7 +28,7 @@ WHERE n.nspname = %(schema)s AND c.relkind = 'v' AND obj_description(c.oid, 'pg_
 ORDER BY c.relname
 
 -- name: triggers
--- Those that capture, which are statement triggers (bit 0 of tgtype is not set).
+-- Statement triggers capture, row triggers (bit 0 of tgtype) and their clones guard a MERGE into partitions.
 SELECT t.tgrelid AS relation, rn.nspname AS schema, r.relname AS table, t.tgname AS name,
     t.tgenabled::text AS enabled, p.proname AS function
 FROM pg_trigger AS t
@@ -36,19 +36,7 @@ JOIN pg_proc AS p ON p.oid = t.tgfoid
 JOIN pg_namespace AS pn ON pn.oid = p.pronamespace
 JOIN pg_class AS r ON r.oid = t.tgrelid
 JOIN pg_namespace AS rn ON rn.oid = r.relnamespace
-WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal AND t.tgtype & 1 = 0
-ORDER BY rn.nspname, r.relname, t.tgname
-
--- name: guards
--- Those that guard a MERGE into partitions, which are row triggers, and their clones.
-SELECT t.tgrelid AS relation, rn.nspname AS schema, r.relname AS table, t.tgname AS name,
-    t.tgenabled::text AS enabled, p.proname AS function
-FROM pg_trigger AS t
-JOIN pg_proc AS p ON p.oid = t.tgfoid
-JOIN pg_namespace AS pn ON pn.oid = p.pronamespace
-JOIN pg_class AS r ON r.oid = t.tgrelid
-JOIN pg_namespace AS rn ON rn.oid = r.relnamespace
-WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal AND t.tgtype & 1 = 1
+WHERE pn.nspname = %(schema)s AND NOT t.tgisinternal AND (t.tgtype & 1 = 1) = %(row_triggers)s
 ORDER BY rn.nspname, r.relname, t.tgname
 
 -- name: counters

@@ -124,13 +124,18 @@ async def installed_views(connection: AsyncConnection[Any], schema: str) -> dict
 
 
 async def installed_triggers(connection: AsyncConnection[Any], schema: str) -> list[InstalledTrigger]:
-    """Return our triggers, wherever they are."""
-    return [InstalledTrigger(**row) for row in await _rows(connection, "triggers", {"schema": schema})]
+    """Return our triggers that capture, wherever they are."""
+    return await _triggers(connection, schema, row_triggers=False)
 
 
 async def installed_guards(connection: AsyncConnection[Any], schema: str) -> list[InstalledTrigger]:
     """Return our row triggers on partitioned tables and their partitions."""
-    return [InstalledTrigger(**row) for row in await _rows(connection, "guards", {"schema": schema})]
+    return await _triggers(connection, schema, row_triggers=True)
+
+
+async def _triggers(connection: AsyncConnection[Any], schema: str, *, row_triggers: bool) -> list[InstalledTrigger]:
+    parameters = {"schema": schema, "row_triggers": row_triggers}
+    return [InstalledTrigger(**row) for row in await _rows(connection, "triggers", parameters)]
 
 
 async def read_installed(connection: AsyncConnection[Any], schema: str, publication: str) -> Installed:

@@ -18,6 +18,7 @@ from cdc_counter.runtime.backoff import pause
 from cdc_counter.runtime.consumer import Consumer
 from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.runtime.reconciler import Reconciler
+from cdc_counter.runtime.verifier import VerifyProgress
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,15 @@ _MOST: Final = 8
 
 _ATTEMPTS: Final = 4
 """Tries at what is inconclusive, within about a second."""
+
+
+async def fulfil(reconciler: Reconciler, request: Request, name: str, on_progress: VerifyProgress) -> Verification:
+    """Do what is asked with one counter."""
+    match request.wish:
+        case Wish.VERIFY:
+            return await reconciler.verify(name, on_progress, scope=request.scope, attempts=_ATTEMPTS)
+        case Wish.REPAIR:
+            return await reconciler.repair(name, request.by, on_progress, attempts=_ATTEMPTS)
 
 
 class Requests(Protocol):
@@ -95,12 +105,7 @@ class Answering:
             latest[0] = Progress(counter, what, done, total)
 
         for name in request.counters or sorted(self._consumer.records):
-            found: Verification
-            match request.wish:
-                case Wish.VERIFY:
-                    found = await self._reconciler.verify(name, note, scope=request.scope, attempts=_ATTEMPTS)
-                case Wish.REPAIR:
-                    found = await self._reconciler.repair(name, request.by, note, attempts=_ATTEMPTS)
+            found = await fulfil(self._reconciler, request, name, note)
             await self._requests.tell(request, found.shortened())
 
     async def _beat(self, request: Request, latest: list[Progress]) -> None:

@@ -46,7 +46,7 @@ async def init(config: Config, on_event: OnEvent, *, reseed: bool = False) -> In
         if stored is None or reseed:
             with translated_errors("reading the counters"):
                 counters = await installed_counters(connection, settings.schema_name)
-            await begin_epoch(config, tallies, stored, start, counters)
+            await begin_epoch(config, tallies, stored.epoch.identity if stored else "", start, counters)
             changed += 1
         else:
             changed += await make_known(config, connection, tallies, stored.epoch.identity)

@@ -107,23 +107,13 @@ async def remove_slot(connection: AsyncConnection[Any], slot: str, on_event: OnE
 
 
 async def begin_epoch(
-    config: Config,
-    tallies: TallyStore,
-    replaced: Stored | None,
-    start: Lsn | None,
-    counters: Sequence[InstalledCounter],
+    config: Config, tallies: TallyStore, replaced: str, start: Lsn | None, counters: Sequence[InstalledCounter]
 ) -> None:
     """Begin an epoch at `start`, or where the slot stands, with every counter to be seeded.
 
-    Raises ReseedNeededError when another epoch than `replaced` is stored, BusyError while a consumer streams the slot.
+    `replaced` is the identity of the epoch before, '' for none. Raises ReseedNeededError when another one is stored,
+    BusyError while a consumer streams the slot.
     """
-    await begin_epoch_after(config, tallies, replaced.epoch.identity if replaced else "", start, counters)
-
-
-async def begin_epoch_after(
-    config: Config, tallies: TallyStore, replaced: str, start: Lsn | None, counters: Sequence[InstalledCounter]
-) -> None:
-    """Do the same where only the identity of the epoch before is known ('' for none)."""
     facts = await current_facts(config)
     slot = facts.slot
     watermark = start if start is not None else slot.confirmed_flush if slot else None

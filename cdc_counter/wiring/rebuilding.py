@@ -21,7 +21,7 @@ from cdc_counter.postgres.slot import claim_slot
 from cdc_counter.postgres.steps import Plan
 from cdc_counter.runtime.applier import SupersededError
 from cdc_counter.tallies.store import TallyStore
-from cdc_counter.wiring.lifetimes import begin_epoch_after, current_facts, ensure_slot, remove_slot
+from cdc_counter.wiring.lifetimes import begin_epoch, current_facts, ensure_slot, remove_slot
 from cdc_counter.wiring.parts import admin_connect, conninfo
 
 _HINT: Final = "run 'cdc-counter init'"
@@ -56,7 +56,7 @@ class Rebuilder:
                 await remove_slot(connection, settings.slot, lambda event: _tell(event, show))
                 start = await ensure_slot(self._config, connection, lambda event: _tell(event, show), admin=False)
             try:
-                await begin_epoch_after(self._config, self._tallies, replaced, start, counters)
+                await begin_epoch(self._config, self._tallies, replaced, start, counters)
             except ReseedNeededError as error:
                 raise SupersededError(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import os
 import secrets
 import socket
 import time
@@ -18,6 +19,7 @@ from cdc_counter.errors import BusyError, CdcCounterError, ExitCode, Inconclusiv
 from cdc_counter.metrics import Metrics
 from cdc_counter.postgres.connection import connected
 from cdc_counter.postgres.ledger import transactions_of
+from cdc_counter.runtime.answering import fulfil
 from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.tallies.verifications import Verifications
 from cdc_counter.wiring.parts import (
@@ -33,7 +35,6 @@ from cdc_counter.wiring.parts import (
 
 OnEvent = Callable[[InitEvent], None]
 
-_ATTEMPTS: Final = 4
 _LOOK_SECONDS: Final = 0.1
 _WORTH_A_LINE: Final = 1.0
 
@@ -79,12 +80,19 @@ async def repairs(config: Config, count: int = 100) -> list[dict[str, Any]]:
 async def _carry_out(
     config: Config, wish: Wish, counters: Sequence[str], scope: str | None, on_event: OnEvent, silence_seconds: float
 ) -> VerifyReport:
-    names = await _known(config, counters)
+    request = Request(
+        id=secrets.token_hex(8),
+        wish=wish,
+        counters=await _known(config, counters),
+        scope=scope,
+        by=_who(),
+        until=time.time() + silence_seconds,
+    )
     found = []
     work = (
-        _ask(config, wish, names, scope, on_event, silence_seconds)
+        _ask(config, request, on_event, silence_seconds)
         if await _consumer_runs(config)
-        else _work_alone(config, wish, names, scope, on_event)
+        else _work_alone(config, request, on_event)
     )
     async with aclosing(work):
         async for verification in work:
@@ -133,16 +141,8 @@ _FRESH_SECONDS: Final = 3.0
 
 
 async def _ask(
-    config: Config, wish: Wish, names: tuple[str, ...], scope: str | None, on_event: OnEvent, silence_seconds: float
+    config: Config, request: Request, on_event: OnEvent, silence_seconds: float
 ) -> AsyncGenerator[Verification, None]:
-    request = Request(
-        id=secrets.token_hex(8),
-        wish=wish,
-        counters=names,
-        scope=scope,
-        by=f"{getpass.getuser()}@{socket.gethostname()}",
-        until=time.time() + silence_seconds,
-    )
     async with requests(config) as asked:
         await asked.ask(request)
         heard_at = time.monotonic()
@@ -156,7 +156,7 @@ async def _ask(
             heard_at = time.monotonic() if answer is not None else heard_at
             match answer:
                 case Progress():
-                    on_event(_as_event(wish, answer))
+                    on_event(_as_event(request.wish, answer))
                 case Verification():
                     yield answer
                 case Failed():
@@ -167,14 +167,12 @@ async def _ask(
                     continue
 
 
-async def _work_alone(
-    config: Config, wish: Wish, names: tuple[str, ...], scope: str | None, on_event: OnEvent
-) -> AsyncGenerator[Verification, None]:
+async def _work_alone(config: Config, request: Request, on_event: OnEvent) -> AsyncGenerator[Verification, None]:
     """Stream the slot for as long as the work takes."""
     found: asyncio.Queue[Verification | None] = asyncio.Queue()
     async with tally_store(config) as tallies, consuming_parts(config, tallies, Metrics()) as parts:
         working = asyncio.create_task(
-            in_own_task(_reconcile(parts, wish, names, scope, on_event, found), "reconcile"), name="reconcile alone"
+            in_own_task(_reconcile(parts, request, on_event, found), "reconcile"), name="reconcile alone"
         )
         try:
             working.add_done_callback(lambda _: found.put_nowait(None))
@@ -184,23 +182,18 @@ async def _work_alone(
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-            await parts.upkeep.report_stopped(f"{wish.value} is done; 'cdc-counter run' is not running")
+            await parts.upkeep.report_stopped(f"{request.wish.value} is done; 'cdc-counter run' is not running")
 
 
 async def _reconcile(
-    parts: ConsumingParts,
-    wish: Wish,
-    names: tuple[str, ...],
-    scope: str | None,
-    on_event: OnEvent,
-    found: "asyncio.Queue[Verification | None]",
+    parts: ConsumingParts, request: Request, on_event: OnEvent, found: "asyncio.Queue[Verification | None]"
 ) -> None:
     begun: dict[str, float] = {}
 
     def show(counter: str, what: str, done: int, total: int) -> None:
         # What takes no time is not worth a line, as when a running consumer is asked.
         if time.monotonic() - begun.setdefault(counter, time.monotonic()) > _WORTH_A_LINE:
-            on_event(_as_event(wish, Progress(counter, what, done, total)))
+            on_event(_as_event(request.wish, Progress(counter, what, done, total)))
 
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -210,13 +203,18 @@ async def _reconcile(
             if parts.consumer.phase is Phase.WAITING_FOR_SLOT:
                 raise BusyError(parts.consumer.detail)
             await asyncio.sleep(_LOOK_SECONDS)
-        for name in names:
-            if wish is Wish.REPAIR:
-                by = f"{getpass.getuser()}@{socket.gethostname()}"
-                found.put_nowait(await parts.reconciler.repair(name, by, show, attempts=_ATTEMPTS))
-            else:
-                found.put_nowait(await parts.reconciler.verify(name, show, scope=scope, attempts=_ATTEMPTS))
+        for name in request.counters:
+            found.put_nowait(await fulfil(parts.reconciler, request, name, show))
         stop.set()
+
+
+def _who() -> str:
+    """Return who asks, for log and journal. In a container the user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def _as_step(wish: Wish, verification: Verification) -> InitEvent:
