@@ -12,7 +12,7 @@ ARGS   ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check fault format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ check: $(VENV)/.installed-test ## Check format, lint, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fault: $(VENV)/.installed-test ## Run the whole fault programme, the parts too long for `make test` too
+	$(BIN)/pytest tests/fault --programme --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 format: $(VENV)/.installed-test ## Bring the code into the project's format
 	$(BIN)/ruff format .

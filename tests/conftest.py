@@ -1,7 +1,7 @@
 """Real servers for every test: PostgreSQL 18 and Redis from wheels, PostgreSQL 15 where this machine has it.
 
 Tests that use `postgres` or `database` run on both versions. Without PostgreSQL 15 its half is deselected,
-and the summary of the run says so.
+and the summary of the run says so; so it does of the long part of the fault programme, which `make fault` runs.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 _NOT_RUN = pytest.StashKey[int]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make fault` ask for everything."""
+    parser.addoption("--programme", action="store_true", help="also run the long tests of the fault programme")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs PostgreSQL 15, and deselect it where there is none."""
+    """Mark what needs PostgreSQL 15, and deselect it where there is none; so what is too long for every run."""
+    if not config.getoption("programme"):
+        long = [item for item in items if item.get_closest_marker("programme") is not None]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     needing = [item for item in items if _needs_postgres15(item)]
     for item in needing:
         item.add_marker("postgres15")
@@ -36,6 +45,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was not tested."""
+    if not config.getoption("programme"):
+        terminalreporter.line("The long tests of the fault programme were not run: `make fault` runs them.")
     # With workers the items are collected in them, so their number is not known here.
     if postgres15_bin_dir() is None and (config.stash.get(_NOT_RUN, 0) or config.getoption("numprocesses", None)):
         terminalreporter.section("not tested", yellow=True)

@@ -20,6 +20,7 @@ from cdc_counter.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+GUARANTEES = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -154,3 +155,12 @@ def test_commands_shown_exist(page: Path) -> None:
         assert name in main.commands, f"cdc-counter {name}"
         known = {option for parameter in main.commands[name].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z][a-z-]+", rest)) <= known, f"cdc-counter {name}{rest}"
+
+
+def test_fault_table_names_tests_that_exist() -> None:
+    rows = [line for line in GUARANTEES.splitlines() if line.startswith("|") and not line.startswith(("| what", "|--"))]
+    for row in rows:
+        named = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", row.rsplit("|", 2)[1])
+        assert named, f"no test named: {row}"
+        for name, file in named:
+            assert re.search(rf"def {name}\(", (ROOT / file).read_text(encoding="utf-8")), f"{file} has no {name}"
