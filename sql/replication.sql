@@ -1,8 +1,8 @@
 -- Statements of the connection that streams, of its side connection and of the slot's life.
 
 -- name: database
--- Which database this is, for the comparison with the stored epoch.
-SELECT oid::bigint AS oid, datname AS name FROM pg_database WHERE datname = current_database();
+-- Which database this is, for the comparison with the stored epoch, and whether it is a standby's.
+SELECT oid::bigint AS oid, datname AS name, pg_is_in_recovery() AS in_recovery FROM pg_database WHERE datname = current_database();
 
 -- name: slot
 -- The slot's row as JSON: the columns differ from version to version.

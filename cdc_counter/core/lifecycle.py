@@ -14,7 +14,14 @@ from enum import StrEnum
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Watermark
-from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, RefusedError, ReseedNeededError
+from cdc_counter.errors import (
+    BusyError,
+    CdcCounterError,
+    NotReadyError,
+    RefusedError,
+    ReseedNeededError,
+    UnreachableError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,6 @@ class SlotFacts:
     confirmed_flush: Lsn | None
     active_pid: int | None
     lost: str | None
-    synced_from_primary: bool = False
 
 
 class PublicationFault(StrEnum):
@@ -71,6 +77,7 @@ class ServerFacts:
     slot: SlotFacts | None
     publication: PublicationFault | None
     timeline_switch: Lsn | None = None
+    in_recovery: bool = False
 
 
 class Loss(StrEnum):
@@ -110,6 +117,7 @@ class Action(StrEnum):
     CONTINUE = "continue"
     INSTALL = "install"
     WAIT = "wait"
+    RETRY = "retry"
     REFUSE = "refuse"
     RESEED = "reseed"
 
@@ -130,6 +138,8 @@ class Decision:
                 return NotReadyError(self.reason, hint=self.hint)
             case Action.WAIT:
                 return BusyError(self.reason, hint=self.hint)
+            case Action.RETRY:
+                return UnreachableError(self.reason, hint=self.hint)
             case Action.REFUSE:
                 return RefusedError(self.reason, hint=self.hint)
             case Action.RESEED:
@@ -152,6 +162,7 @@ def decide(
         return _nothing_stored(server, slot_name, known, damage)
     return (
         belongs_elsewhere(stored, server)
+        or _a_primary(server)
         or _same_history(stored, server)
         or _readable_slot(server, slot_name)
         or _no_gap(stored, server, slot_name)
@@ -170,22 +181,20 @@ def recheck_after_start(watermark: Watermark, confirmed_flush: Lsn | None, slot_
 
 
 def _nothing_stored(server: ServerFacts, slot_name: str, known: Epoch | None, damage: str) -> Decision:
+    elsewhere = None if known is None else _of_other_database(known, server)
+    if (amiss := elsewhere or _a_primary(server)) is not None:
+        return amiss
     if server.slot is None and known is None and not damage:
         return Decision(
             Action.INSTALL, "nothing is installed: neither tallies in Redis nor a slot", "run 'cdc-counter init' first"
         )
-    elsewhere = None if known is None else _of_other_database(known, server)
     # A missing watermark is never zero.
-    return (
-        elsewhere
-        or _readable_slot(server, slot_name)
-        or _reseed(
-            Loss.TALLIES_DAMAGED if damage else Loss.TALLIES_GONE,
-            damage
-            or f"slot {slot_name!r} exists but Redis has no tallies under this prefix: Redis lost them, or the prefix "
-            "or the database number is wrong",
-            "check redis.url and redis.prefix; if they are right run 'cdc-counter init --reseed'",
-        )
+    return _readable_slot(server, slot_name) or _reseed(
+        Loss.TALLIES_DAMAGED if damage else Loss.TALLIES_GONE,
+        damage
+        or f"slot {slot_name!r} exists but Redis has no tallies under this prefix: Redis lost them, or the prefix "
+        "or the database number is wrong",
+        "check redis.url and redis.prefix; if they are right run 'cdc-counter init --reseed'",
     )
 
 
@@ -211,6 +220,18 @@ def _of_other_database(epoch: Epoch, server: ServerFacts) -> Decision | None:
     return None
 
 
+def _a_primary(server: ServerFacts) -> Decision | None:
+    """Return why to look again: an address that moves leads to a standby until that is promoted.
+
+    A slot that says it is synchronized tells nothing: it still does after the promotion.
+    """
+    if not server.in_recovery:
+        return None
+    return Decision(
+        Action.RETRY, "this server is a standby, in recovery: only a primary is streamed", "point postgres.dsn at it"
+    )
+
+
 def _same_history(stored: Stored, server: ServerFacts) -> Decision | None:
     lsn, timeline = stored.watermark.lsn, stored.epoch.timeline
     if server.timeline < timeline:
@@ -227,9 +248,7 @@ def _same_history(stored: Stored, server: ServerFacts) -> Decision | None:
     return _reseed(Loss.OTHER_HISTORY, reason)
 
 
-def _readable_slot(  # noqa: PLR0911  # a table, one return per row
-    server: ServerFacts, slot_name: str
-) -> Decision | None:
+def _readable_slot(server: ServerFacts, slot_name: str) -> Decision | None:
     slot = server.slot
     if slot is None:
         return _reseed(Loss.SLOT_GONE, f"slot {slot_name!r} does not exist any more")
@@ -238,12 +257,6 @@ def _readable_slot(  # noqa: PLR0911  # a table, one return per row
             Action.REFUSE,
             f"slot {slot_name!r} is not ours: plugin {slot.plugin}, database oid {slot.database_oid}",
             "choose another postgres.slot",
-        )
-    if slot.synced_from_primary:
-        return Decision(
-            Action.REFUSE,
-            f"slot {slot_name!r} is being synchronized from a primary: this server is a standby",
-            "point postgres.dsn at the primary",
         )
     if slot.lost is not None:
         return _reseed(Loss.SLOT_LOST, f"slot {slot_name!r} can't be read any more: {slot.lost}")

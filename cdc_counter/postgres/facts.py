@@ -33,6 +33,7 @@ async def server_facts(
         slot=None if slot_row is None else slot_facts(slot_row["slot"]),
         publication=publication_fault(publication_row),
         timeline_switch=await _timeline_switch(connection, timeline, stored_timeline),
+        in_recovery=bool(database["in_recovery"]),
     )
 
 
@@ -48,7 +49,6 @@ def slot_facts(row: Row) -> SlotFacts:
         confirmed_flush=None if confirmed is None else Lsn.parse(confirmed),
         active_pid=row["active_pid"],
         lost=lost,
-        synced_from_primary=bool(row.get("synced", False)),
     )
 
 

@@ -77,7 +77,7 @@ class Rebuilder:
         """Raise unless the slot is ours and nobody streams it: what is decided here may be a moment old."""
         facts = await current_facts(self._config)
         decision = decide(seen, facts, self._config.postgres.slot, known=seen.epoch if seen else None)
-        if decision.action in {Action.REFUSE, Action.WAIT}:
+        if decision.action in {Action.REFUSE, Action.WAIT, Action.RETRY}:
             raise decision.error()
 
     async def _mark(self, epoch: str, reason: str) -> None:

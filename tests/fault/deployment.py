@@ -193,13 +193,15 @@ class Deployment:
         dsn: str = "",
         redis_url: str = "",
         slot: str = "cdc_counter",
+        postgres: str = "",
         extra: str = "",
         counters: str = COUNTERS,
     ) -> Path:
-        """Write a configuration under this name."""
+        """Write a configuration under this name; `postgres` are more lines of its section, `extra` more sections."""
         path = self.folder / f"{name}.toml"
         path.write_text(
-            f'[postgres]\ndsn = "{dsn or self.dsn}"\nslot = "{slot}"\n[redis]\nurl = "{redis_url or self.redis_url}"\n'
+            f'[postgres]\ndsn = "{dsn or self.dsn}"\nslot = "{slot}"\n{postgres}\n'
+            f'[redis]\nurl = "{redis_url or self.redis_url}"\n'
             f"[gateway]\nport = {free_port()}\n{extra}\n{counters}",
             encoding="utf-8",
         )

@@ -21,7 +21,7 @@ from cdc_counter.core.lifecycle import (
 )
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Partial, Watermark
-from cdc_counter.errors import BusyError, NotReadyError, RefusedError, ReseedNeededError
+from cdc_counter.errors import BusyError, NotReadyError, RefusedError, ReseedNeededError, UnreachableError
 
 SLOT = SlotFacts(plugin="pgoutput", database_oid=5, confirmed_flush=Lsn(90), active_pid=None, lost=None)
 SERVER = ServerFacts(
@@ -66,7 +66,11 @@ TABLE: dict[str, tuple[Stored | None, ServerFacts, Action, str]] = {
     "slot invalidated": (STORED, with_slot(lost="wal_removed"), Action.RESEED, "can't be read any more: wal_removed"),
     "slot of another plugin": (STORED, with_slot(plugin="wal2json"), Action.REFUSE, "plugin wal2json"),
     "slot of another database": (STORED, with_slot(database_oid=6), Action.REFUSE, "database oid 6"),
-    "a standby's slot": (STORED, with_slot(synced_from_primary=True), Action.REFUSE, "this server is a standby"),
+    "a standby": (STORED, replace(SERVER, in_recovery=True), Action.RETRY, "this server is a standby"),
+    "a standby that is behind": (
+        at(201), replace(SERVER, in_recovery=True, slot=None), Action.RETRY, "this server is a standby",
+    ),
+    "a standby, nothing anywhere": (None, replace(SERVER, in_recovery=True, slot=None), Action.RETRY, "a standby"),
     "slot streamed by another": (STORED, with_slot(active_pid=4242), Action.WAIT, "is active for pid 4242"),
     "slot half made": (STORED, with_slot(confirmed_flush=None), Action.RESEED, "never completed"),
     "slot ahead of the watermark": (STORED, with_slot(confirmed_flush=Lsn(101)), Action.RESEED, "tallies only at 0/64"),
@@ -167,6 +171,7 @@ def test_a_slot_that_moved_between_check_and_start_is_noticed(confirmed: Lsn | N
     [
         (Action.INSTALL, NotReadyError),
         (Action.WAIT, BusyError),
+        (Action.RETRY, UnreachableError),
         (Action.REFUSE, RefusedError),
         (Action.RESEED, LostError),
     ],
