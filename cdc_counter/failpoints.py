@@ -9,13 +9,31 @@ from enum import StrEnum
 
 
 class Failpoint(StrEnum):
-    """Where. The order is that of one change's path, then that of an installation."""
+    """Where. The order is that of one change's path, then that of an installation, a seed, and an end."""
 
     AFTER_RECEIVE = "after-receive"
     BEFORE_APPLY = "before-apply"
     AFTER_APPLY = "after-apply"
     AFTER_CONFIRM = "after-confirm"
     BEFORE_EMIT = "before-emit"
+
+    DATABASE_STEP = "database-step"
+    READERS_TOLD = "readers-told"
+    SLOT_DROPPED = "slot-dropped"
+    SLOT_CREATED = "slot-created"
+    EPOCH_BEGUN = "epoch-begun"
+    COUNTER_KNOWN = "counter-known"
+    COUNTER_FORGOTTEN = "counter-forgotten"
+
+    SEED_CLEARED = "seed-cleared"
+    SEED_SNAPSHOT = "seed-snapshot"
+    SEED_ADDED = "seed-added"
+    OLD_SCOPES_DELETED = "old-scopes-deleted"
+    SEED_PUBLISHED = "seed-published"
+    COUNTER_WRITTEN = "counter-written"
+
+    TALLIES_CLEARED = "tallies-cleared"
+    KEYS_DELETED = "keys-deleted"
 
 
 def reach(point: Failpoint) -> None:

@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import socketio
 
+from cdc_counter import failpoints
 from cdc_counter.config.gateway import GatewaySettings
 from cdc_counter.core.definition import NO_KEY
 from cdc_counter.core.reading import FeedEntry, Gap
 from cdc_counter.errors import UnreachableError
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.gateway.engine import NAMESPACE, Engine
 from cdc_counter.gateway.fanout import Delivery, Fanout
 from cdc_counter.gateway.grants import Authority, Grant, UnauthorizedError
@@ -213,6 +215,7 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         now = asyncio.get_running_loop().time()
         while self._farewells:
             await self._deliver(self._farewells.pop(0))
+        failpoints.reach(Failpoint.BEFORE_EMIT)
         for delivery in self._fanout.flush(self._capacity, now):
             await self._deliver(delivery)
         for client in self._fanout.stuck(now, self._behind_seconds):

@@ -16,8 +16,10 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection
 
+from cdc_counter import failpoints
 from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.errors import BusyError, CdcCounterError, DefinitionError, NotReadyError, RefusedError
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.postgres.blockers import Blocker, blockers_of
 from cdc_counter.postgres.connection import translate, translated_errors
 from cdc_counter.postgres.installed import read_installed
@@ -133,6 +135,7 @@ async def _carry_out(
     while True:
         blockers = await _attempt(step, connection, watcher)
         if blockers is None:
+            failpoints.reach(Failpoint.DATABASE_STEP)
             on_event(InstallEvent(Moment.DONE, step.title, attempt))
             return
         on_event(InstallEvent(Moment.WAITING, step.title, attempt, blockers))

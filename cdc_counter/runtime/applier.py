@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, assert_never
 
+from cdc_counter import failpoints
 from cdc_counter.core.batch import Step
 from cdc_counter.core.counters import CounterRecord, Route, route_of
 from cdc_counter.core.lifecycle import Loss, LostError
@@ -23,6 +24,7 @@ from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcom
 from cdc_counter.core.progress import Progress
 from cdc_counter.core.reading import CounterState
 from cdc_counter.errors import CdcCounterError, UnreachableError
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.backoff import Backoff
 from cdc_counter.runtime.edges import Tallies
@@ -112,13 +114,20 @@ class Applier:
         backoff = Backoff(0.02, 2.0)
         while True:
             try:
-                return await self._tallies.apply(
+                # Only where deltas could be lost or doubled; most steps of a quiet stream just move the watermark.
+                if groups:
+                    failpoints.reach(Failpoint.BEFORE_APPLY)
+                outcome = await self._tallies.apply(
                     self.lineage.epoch.identity, moves, groups, note=note, surplus_notes=surplus
                 )
+                if groups:
+                    failpoints.reach(Failpoint.AFTER_APPLY)
             except UnreachableError as error:
                 self._metrics.reconnects.labels("redis").inc()
                 _log.warning("%s; trying again", error)
                 await backoff.wait()
+            else:
+                return outcome
 
     def _groups(self, step: Step) -> list[TallyGroup]:
         activated = frozenset(self.lineage.activated)
@@ -160,10 +169,13 @@ class Applier:
         backoff = Backoff(0.02, 2.0)
         while True:
             try:
-                return await self._tallies.set_counter(self.lineage.epoch.identity, record, seed=seed)
+                outcome = await self._tallies.set_counter(self.lineage.epoch.identity, record, seed=seed)
+                failpoints.reach(Failpoint.COUNTER_WRITTEN)
             except UnreachableError as error:
                 _log.warning("%s; trying again", error)
                 await backoff.wait()
+            else:
+                return outcome
 
     def _index(self) -> None:
         self._by_id = {record.id: record for record in self._records.values()}

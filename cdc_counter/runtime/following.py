@@ -7,8 +7,10 @@ them back.
 import asyncio
 import logging
 
+from cdc_counter import failpoints
 from cdc_counter.core.lsn import ZERO
 from cdc_counter.errors import CdcCounterError
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.runtime.backoff import pause
 from cdc_counter.runtime.consumer import Consumer
 from cdc_counter.runtime.edges import Tallies
@@ -47,6 +49,7 @@ class Follower:
             epoch = await self._consumer.between_steps(ZERO, self._epoch)
             if await self._tallies.clear_removed(epoch, name, removed_id):
                 _log.info("counter %s was removed: its tallies are gone", name)
+                failpoints.reach(Failpoint.TALLIES_CLEARED)
 
     async def _epoch(self) -> str:
         lineage = self._consumer.lineage

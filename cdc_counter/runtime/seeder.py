@@ -17,12 +17,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
+from cdc_counter import failpoints
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lsn import ZERO
 from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, TallyGroup, Unfit, seed_field
 from cdc_counter.core.reading import CounterState
 from cdc_counter.core.recent import add_up
 from cdc_counter.errors import CdcCounterError, UnreachableError
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.runtime.applier import Applier, SupersededError
 from cdc_counter.runtime.backoff import Backoff
 from cdc_counter.runtime.consumer import Consumer
@@ -64,6 +66,7 @@ class Seeder:
         # Claimed before anything is deleted: whoever began this seed before, and wakes up, does no more.
         await journal.add(lineage.epoch.identity, [])
         await self._tallies.discard_hidden(lineage.epoch.identity, name, journal.mark)
+        failpoints.reach(Failpoint.SEED_CLEARED)
         on_progress(name, "taking a snapshot", 0)
         # Held from before the snapshot: what is let go by a newer one would be missing from the comparison.
         with ExitStack() as held:
@@ -71,6 +74,7 @@ class Seeder:
             async with self._recounter.open(name) as recount:
                 if recount.counter_id != record.id:
                     raise SupersededError(f"counter {name} was altered, and is not known yet as what it is now")
+                failpoints.reach(Failpoint.SEED_SNAPSHOT)
                 # Flushes the WAL up to the snapshot's position, so that a quiet database reaches it, too.
                 await self._observer.heartbeat()
                 await self._consumer.between_steps(
@@ -110,7 +114,9 @@ class Seeder:
             raise SupersededError(f"the seed of {record.name} was overtaken; it starts again")
         _still_counts(record, lineage)
         await self._tallies.delete_gone(lineage.epoch.identity, record.name, mark)
+        failpoints.reach(Failpoint.OLD_SCOPES_DELETED)
         async for done in self._tallies.publish(lineage.epoch.identity, record.name, mark):
+            failpoints.reach(Failpoint.SEED_PUBLISHED)
             on_progress(record.name, "publishing scopes", done)
         current = self._consumer.records.get(record.name)
         if current is None or current.id != record.id:
@@ -148,6 +154,7 @@ class _Journal:
         while True:
             try:
                 outcome = await self._tallies.apply(epoch, [move], groups)
+                failpoints.reach(Failpoint.SEED_ADDED)
                 break
             except UnreachableError as error:
                 _log.warning("%s; trying again", error)

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from cdc_counter import failpoints
 from cdc_counter.core.assembly import Assembly
 from cdc_counter.core.batch import Batcher
 from cdc_counter.core.frames import PrimaryKeepalive, StandbyStatusUpdate, parse_frame
 from cdc_counter.core.pgoutput import parse_message
 from cdc_counter.core.progress import Progress
 from cdc_counter.errors import UnreachableError
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.runtime.applier import Applier
 from cdc_counter.runtime.edges import Stream
 
@@ -135,6 +137,7 @@ class Session:
             self._note_foreign_rows()
             self.progress.receive(self._assembly.received)
             self._work.set()
+            failpoints.reach(Failpoint.AFTER_RECEIVE)
             await asyncio.sleep(0)
 
     def _note_foreign_rows(self) -> None:
@@ -193,3 +196,4 @@ class Session:
             self._now(),
         )
         self._sent_at = time.monotonic()
+        failpoints.reach(Failpoint.AFTER_CONFIRM)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection
 
+from cdc_counter import failpoints
 from cdc_counter.config import Config
 from cdc_counter.core.changes import Act, ChangePlan, follow
 from cdc_counter.core.counters import CounterRecord
@@ -22,6 +23,7 @@ from cdc_counter.core.lifecycle import Stored, belongs_elsewhere
 from cdc_counter.core.outcome import Applied, Outcome
 from cdc_counter.core.reading import CounterState
 from cdc_counter.errors import BusyError, NotReadyError
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.metrics import Metrics
 from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.install import InstallEvent, Moment, execute, plan_objects
@@ -131,8 +133,10 @@ async def make_known(config: Config, connection: AsyncConnection[Any], tallies: 
     following = follow(known, captured, time.time())
     for beginning in following.begun:
         _require_applied(await tallies.begin_counter(epoch, beginning))
+        failpoints.reach(Failpoint.COUNTER_KNOWN)
     for record in following.gone:
         _require_applied(await tallies.remove_counter(epoch, record))
+        failpoints.reach(Failpoint.COUNTER_FORGOTTEN)
     return following.changes
 
 

@@ -7,8 +7,10 @@ finds out for itself whether it is done.
 
 from collections.abc import Callable
 
+from cdc_counter import failpoints
 from cdc_counter.config import Config
 from cdc_counter.core.events import EventKind, InitEvent, InitReport
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.install import plan_objects, remove_objects
 from cdc_counter.postgres.installed import installed_counters
@@ -91,4 +93,5 @@ async def drop(config: Config, on_event: OnEvent) -> None:
             )
     async with tally_store(config) as tallies:
         keys = await tallies.delete_everything()
+        failpoints.reach(Failpoint.KEYS_DELETED)
     on_event(InitEvent(EventKind.STEP, f"removed {keys} {'key' if keys == 1 else 'keys'} from Redis"))

@@ -13,6 +13,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection
 
+from cdc_counter import failpoints
 from cdc_counter.cancellation import honour_cancellation
 from cdc_counter.config import Config
 from cdc_counter.core.changes import begun
@@ -22,6 +23,7 @@ from cdc_counter.core.lifecycle import Epoch, LostError, ServerFacts, Stored
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import BusyError, CdcCounterError
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.postgres.blockers import blockers_of
 from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.installed import InstalledCounter
@@ -75,6 +77,7 @@ async def ensure_slot(
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
             break
+    failpoints.reach(Failpoint.SLOT_CREATED)
     with translated_errors("creating the slot"):
         await connection.execute("RESET lock_timeout")
     on_event(InitEvent(EventKind.STEP, f"created slot {settings.slot}", f"consistent at {start}"))
@@ -103,6 +106,7 @@ async def remove_slot(connection: AsyncConnection[Any], slot: str, on_event: OnE
     except psycopg.Error as error:
         raise CdcCounterError(f"dropping slot {slot!r}: {error}") from error
     if dropped:
+        failpoints.reach(Failpoint.SLOT_DROPPED)
         on_event(InitEvent(EventKind.STEP, f"dropped slot {slot}"))
 
 
@@ -139,6 +143,7 @@ async def begin_epoch(
     async with connected(conninfo(config.postgres, "epoch")) as connection:
         note = " ".join(map(str, await unsettled(connection)))
     await tallies.begin_epoch(replaced, Stored(epoch, Watermark(watermark)), records, now, note=note)
+    failpoints.reach(Failpoint.EPOCH_BEGUN)
 
 
 async def _known(tallies: TallyStore) -> dict[str, CounterRecord]:

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from cdc_counter import failpoints
 from cdc_counter.config import Config
 from cdc_counter.core.events import EventKind, InitEvent
 from cdc_counter.core.lifecycle import Action, Loss, LostError, PublicationFault, Stored, decide
 from cdc_counter.core.reading import CounterState
 from cdc_counter.errors import BusyError, NotReadyError, ReseedNeededError
+from cdc_counter.failpoints import Failpoint
 from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.install import execute
 from cdc_counter.postgres.installed import installed_counters
@@ -52,6 +54,7 @@ class Rebuilder:
             if not loss.keeps_slot:
                 await self._may_replace_slot(seen)
                 await self._mark(replaced, reason)
+                failpoints.reach(Failpoint.READERS_TOLD)
                 await self._publish_outbox(show)
                 await remove_slot(connection, settings.slot, lambda event: _tell(event, show))
                 start = await ensure_slot(self._config, connection, lambda event: _tell(event, show), admin=False)

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -20,8 +21,9 @@ import redis
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.embedded.child import free_port
-from tests.rig.daemon import Daemon, command
+from tests.rig.daemon import PROGRAM, Daemon, command
 from tests.rig.eventually import eventually_sync
+from tests.rig.failpoints import Failpoints
 from tests.rig.tallies import Counted, all_tallies, differences, states, wait_applied
 
 SCHEMA = """
@@ -180,6 +182,7 @@ class Deployment:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(SCHEMA)
         self.config = self.write_config("c")
+        self.failpoints = Failpoints(self.folder / "failpoints")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,15 +216,24 @@ class Deployment:
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def daemon(self, name: str = "daemon", config: Path | None = None, *words: str) -> Daemon:
-        """Return a daemon that is not started yet; its gateway has a port of its own."""
+    def obedient(self, *words: str, config: Path | None = None) -> CompletedProcess[str]:
+        """Run a command that obeys `failpoints`."""
+        return command(*words, config=config or self.config, program=self.failpoints.program)
+
+    def daemon(
+        self, name: str = "daemon", config: Path | None = None, *words: str, program: Sequence[str] = (PROGRAM,)
+    ) -> Daemon:
+        """Return a daemon that is not started yet; its gateway has a port of its own.
+
+        With `failpoints.program` it obeys `failpoints`.
+        """
         port = free_port()
         chosen = config or self.config
         copy = self.folder / f"{name}.toml"
         text = chosen.read_text(encoding="utf-8")
         before, _, after = text.partition("[gateway]\nport = ")
         copy.write_text(f"{before}[gateway]\nport = {port}\n{after.partition(chr(10))[2]}", encoding="utf-8")
-        daemon = Daemon(copy, self.folder / f"{name}.log", port=port, words=("run", *words))
+        daemon = Daemon(copy, self.folder / f"{name}.log", port=port, words=("run", *words), program=program)
         self.daemons.append(daemon)
         return daemon
 

@@ -17,12 +17,16 @@ PROGRAM = str(Path(sys.executable).with_name("cdc-counter"))
 
 
 def command(
-    *words: str, config: Path | None = None, environment: Mapping[str, str] | None = None, timeout: float = 120.0
+    *words: str,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 120.0,
+    program: Sequence[str] = (PROGRAM,),
 ) -> subprocess.CompletedProcess[str]:
     """Run one `cdc-counter` command to its end."""
     options = [] if config is None else ["--config", str(config)]
     return subprocess.run(
-        [PROGRAM, *words, *options],
+        [*program, *words, *options],
         capture_output=True,
         text=True,
         timeout=timeout,
