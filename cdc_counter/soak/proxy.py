@@ -3,7 +3,7 @@
 Faults, by the words of fault tests: *hold* (bytes wait, connections stay), *cut* (reset both sides),
 *refuse* (no new connections), *black hole* (bytes are read and thrown away, so that a write is lost without
 an error), *delay*, *cut after n bytes*, and another upstream for the next connections. Directions: "to" the
-server, "from" it.
+server, "from" it. Bytes of all connections meet them, or of some that give themselves away by what they say.
 """
 
 import asyncio
@@ -33,10 +33,14 @@ class _Flow:
 
 
 class FaultProxy:
-    """Listens on a loopback port and passes bytes to `upstream`, except for the faults that are set."""
+    """Listens on a loopback port and passes bytes to `upstream`, except for the faults that are set.
 
-    def __init__(self, upstream_port: int, upstream_host: str = "127.0.0.1") -> None:
+    With `only`, what is done to bytes is done to those of connections that have sent this word: b"PSYNC" are replicas.
+    """
+
+    def __init__(self, upstream_port: int, upstream_host: str = "127.0.0.1", *, only: bytes = b"") -> None:
         self.upstream = (upstream_host, upstream_port)
+        self._only = only
         self.port = 0
         self.connections = 0
         self._flows: dict[Direction, _Flow] = {"to": _Flow(), "from": _Flow()}
@@ -125,8 +129,9 @@ class FaultProxy:
         self._writers |= both
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, up_writer, self._flows["to"]), name="to")
-                group.create_task(self._pump(up_reader, writer, self._flows["from"]), name="from")
+                chosen = asyncio.Event()
+                group.create_task(self._pump(reader, up_writer, self._flows["to"], chosen), name="to")
+                group.create_task(self._pump(up_reader, writer, self._flows["from"], chosen), name="from")
         except* OSError:
             for end in both:
                 if not end.is_closing():
@@ -136,8 +141,16 @@ class FaultProxy:
             for end in both:
                 end.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: _Flow) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: _Flow, chosen: asyncio.Event
+    ) -> None:
         while data := await reader.read(_CHUNK):
+            if self._only in data:
+                chosen.set()
+            if not chosen.is_set():
+                writer.write(data)
+                await writer.drain()
+                continue
             if flow.delay:
                 await asyncio.sleep(flow.delay)
             await flow.open.wait()

@@ -29,6 +29,14 @@ class Link:
         """Keep every byte back; connections stay open."""
         self._in_loop(self._proxy.hold)
 
+    def release(self) -> None:
+        """Let held bytes go on."""
+        self._in_loop(self._proxy.release)
+
+    def delay(self, seconds: float) -> None:
+        """Pass each chunk on only after `seconds`, either way."""
+        self._in_loop(lambda: self._proxy.delay(seconds))
+
     def switch(self, port: int) -> None:
         """Send everybody to another server on loopback: open connections are cut."""
         self._in_loop(lambda: self._proxy.switch(port))
@@ -46,12 +54,12 @@ class Link:
 
 
 @contextmanager
-def fault_link(upstream_port: int) -> Iterator[Link]:
-    """Open a link to a server on loopback."""
+def fault_link(upstream_port: int, *, only: bytes = b"") -> Iterator[Link]:
+    """Open a link to a server on loopback; see FaultProxy for `only`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    proxy = FaultProxy(upstream_port)
+    proxy = FaultProxy(upstream_port, only=only)
     try:
         asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(10)
         yield Link(proxy, loop)

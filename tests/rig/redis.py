@@ -1,6 +1,9 @@
-"""Emptying a Redis without a client library, so that the rig does not depend on what it tests."""
+"""Single commands to a Redis of the rig, past everything that the product does with replies, errors and connections."""
 
 import socket
+from typing import Any
+
+import redis
 
 
 def flush(port: int) -> None:
@@ -12,3 +15,15 @@ def flush(port: int) -> None:
             answer = stream.readline()
             if not answer.startswith(b"+OK"):
                 raise AssertionError(f"{command!r} was answered {answer!r}")
+
+
+def ask(port: int, *words: Any) -> Any:
+    """Send one command to the server of this port, a Sentinel too; the reply is as it came, in bytes."""
+    with redis.Redis(port=port, protocol=2, socket_timeout=30) as client:
+        # The bare connection: what the library makes of replies differs from version to version.
+        connection = client.connection_pool.get_connection()
+        try:
+            connection.send_command(*words)
+            return connection.read_response()
+        finally:
+            client.connection_pool.release(connection)
