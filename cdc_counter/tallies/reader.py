@@ -46,11 +46,16 @@ class TallyReader:
 
     async def counter(self, name: str) -> CounterInfo | None:
         """Return what is known of a counter; None for an unknown one. Raises UnreachableError without tallies."""
-        with translated_errors("reading a counter"):
-            raw: bytes | None = await command(self._client, "HGET", self._keys.counters, name)
-            # A Redis that was flushed knows no counter: that says nothing about which there are.
-            if raw is None and not await command(self._client, "HEXISTS", self._keys.meta, "epoch"):
-                raise self._no_tallies()
+        with _legible(), translated_errors("reading a counter"):
+            # At one moment, for between two a flushed Redis may have got its new epoch.
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.hget(self._keys.counters, name)
+                pipe.hexists(self._keys.meta, "epoch")
+                raw, begun = await pipe.execute()
+                honour_cancellation()
+        # A Redis that was flushed knows no counter: that says nothing about which there are.
+        if not begun:
+            raise self._no_tallies()
         with _legible():
             return None if raw is None else CounterRecord.from_json(orjson.loads(raw)).info
 

@@ -11,7 +11,7 @@ from cdc_counter.core.outcome import Applied, Conflict, Move, TallyGroup, seed_f
 from cdc_counter.core.reading import Change, CounterState, FeedEntry, Gap, Reset
 from cdc_counter.embedded import RedisServer
 from cdc_counter.errors import BusyError, CdcCounterError, UnreachableError
-from cdc_counter.tallies.connection import command
+from cdc_counter.tallies.connection import command, connect
 from cdc_counter.tallies.keys import Keys
 from cdc_counter.tallies.reader import TallyReader
 from cdc_counter.tallies.store import TallyStore
@@ -284,3 +284,26 @@ async def test_how_long_one_call_keeps_redis_busy(client: Redis, store: TallySto
         log = await command(client, "SLOWLOG", "GET", 100)
         slowest = max(entry["duration"] if isinstance(entry, dict) else entry[2] for entry in log)
         print(f"{keys} keys in {shape}: {slowest / 1000:.1f} ms")  # noqa: T201  # the measurement is the point
+
+
+async def test_no_counter_is_gone_while_redis_is_emptied_and_begun_again(
+    reader: TallyReader, store: TallyStore, server: RedisServer
+) -> None:
+    losing = asyncio.create_task(lose_and_begin(server, store))
+    found = away = 0
+    while not losing.done():
+        try:
+            assert await reader.counter(COUNTER) is not None
+            found += 1
+        except UnreachableError:
+            away += 1
+    await losing
+    assert found
+    assert away
+
+
+async def lose_and_begin(server: RedisServer, store: TallyStore) -> None:
+    async with connect(server.url) as client:
+        for _ in range(300):
+            await command(client, "FLUSHALL")
+            await begin(store)
