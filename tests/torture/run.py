@@ -1,0 +1,54 @@
+"""Runs one kind: strike, wait until it moves again, and compare every key with an honest recount now and then."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.torture.figures import Figures
+from tests.torture.scene import Scene, traffic
+from tests.torture.scenes import SCENES
+
+_BLOCK = 20
+"""Strikes between two comparisons. A number that went wrong stays wrong, unless everything is counted again."""
+
+Show = Callable[[Figures], None]
+
+
+def torture(figures: Figures, count: int, folder: Path, show: Show) -> None:
+    """Strike `count` times; what is found is added to `figures`, also when it fails half-way."""
+    chance = random.Random(figures.seed)
+    began = time.monotonic()
+    try:
+        with SCENES[figures.kind](folder) as scene:
+            while figures.strikes < count and figures.passed:
+                _block(scene, chance, figures, min(_BLOCK, count - figures.strikes), show)
+                figures.seconds = time.monotonic() - began
+                show(figures)
+    except AssertionError as error:
+        figures.findings.append(f"after {figures.strikes} strikes: {error}")
+    figures.seconds = time.monotonic() - began
+
+
+def _block(scene: Scene, chance: random.Random, figures: Figures, strikes: int, show: Show) -> None:
+    epochs = {scene.cast.deployment.epoch()}
+    with traffic(scene.cast.deployment.dsn) as writing:
+        try:
+            for _ in range(strikes):
+                struck = time.monotonic()
+                variant = scene.strike(chance)
+                scene.cast.wait_moving()
+                figures.recoveries.append(time.monotonic() - struck)
+                figures.strikes += 1
+                figures.variants[variant] += 1
+                epochs.add(scene.cast.deployment.epoch())
+                show(figures)
+        finally:
+            figures.transactions += writing.committed
+    keys, wrong = scene.cast.compare()
+    epochs.add(scene.cast.deployment.epoch())
+    figures.epochs_begun += len(epochs - {""}) - 1
+    figures.comparisons += 1
+    figures.keys_compared += keys
+    figures.differences += len(wrong)
+    figures.findings += [f"{key}: tally {tally}, truth {truth}" for key, (tally, truth) in sorted(wrong.items())[:10]]
