@@ -117,7 +117,7 @@ class Traffic:
         """End it, and fail on what a writer must not see."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(120)
         assert self.unexpected == []
 
     def wait_for_more(self, count: int = 20) -> None:
@@ -278,7 +278,7 @@ class Deployment:
         return states(self.redis_url)
 
 
-def wait_for_end(daemon: Daemon, deadline: float = 20.0) -> int:
+def wait_for_end(daemon: Daemon, deadline: float = 90.0) -> int:
     """Wait until a daemon has ended by itself; returns its exit code."""
     return daemon.process.wait(deadline)
 

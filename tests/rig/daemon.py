@@ -20,7 +20,7 @@ def command(
     *words: str,
     config: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    timeout: float = 120.0,
+    timeout: float = 300.0,
     program: Sequence[str] = (PROGRAM,),
 ) -> subprocess.CompletedProcess[str]:
     """Run one `cdc-counter` command to its end."""
@@ -92,7 +92,7 @@ class Daemon:
         eventually_sync(self._ready_or_ended, "/readyz answers 200", deadline=deadline)
         return self
 
-    def terminate(self, deadline: float = 30.0) -> int:
+    def terminate(self, deadline: float = 120.0) -> int:
         """Send SIGTERM, wait, return the exit code."""
         self.process.terminate()
         return self.process.wait(deadline)

@@ -125,5 +125,5 @@ async def test_recount_gives_up_on_a_long_transaction_instead_of_blocking_writer
         await holder.execute("UPDATE helpdesk.conversations SET subject = 'held' WHERE id = 1")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             await recount(helpdesk, 1, Counted(helpdesk).read)
-        async with asyncio.timeout(10), await psycopg.AsyncConnection.connect(helpdesk) as other:
+        async with asyncio.timeout(60), await psycopg.AsyncConnection.connect(helpdesk) as other:
             await other.execute("UPDATE helpdesk.conversations SET subject = 'free' WHERE id = 2")

@@ -32,7 +32,7 @@ class Client:
 
     async def ask(self, event: str, *arguments: Any) -> Any:
         """Emit with an acknowledgement."""
-        return await self.socket.call(event, arguments if len(arguments) != 1 else arguments[0], timeout=10)
+        return await self.socket.call(event, arguments if len(arguments) != 1 else arguments[0], timeout=60)
 
     async def subscribe(self, counter: Any, scope: Any = None) -> Any:
         request = {"counter": counter} | ({"scope": scope} if scope is not None else {})

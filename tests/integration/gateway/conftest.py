@@ -56,7 +56,7 @@ async def serve(
     )
     async with asyncio.TaskGroup() as group:
         ended = group.create_task(gateway.run(stop))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await gateway.ready.wait()
         try:
             yield Served(gateway, script, metrics, stop, ended)

@@ -31,7 +31,7 @@ class Page:
     async def told(self, wanted: Callable[[list[Any]], bool]) -> list[Any]:
         """Return the next line that is wanted."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while line := await self._process.stdout.readline():
                 if wanted(told := json.loads(line)):
                     return list(told)

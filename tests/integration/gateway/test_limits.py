@@ -62,7 +62,7 @@ async def test_slow_reader_is_bounded_and_gets_a_snapshot_when_it_has_caught_up(
     assert 0 < most <= 17
     events: list[tuple[str, dict[str, Any]]] = []
     while not events or events[-1][1]["version"] != script.version.version:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             events.append(await slow.event())
     assert len(events) < 200
     assert events[-1][0] == "reset"
@@ -115,7 +115,7 @@ async def test_connection_that_never_enters_is_cut(start: Start, open_raw: Open,
     client = await connect(served.url)
     idle = await open_raw(served)
     await connections(served, 2)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await idle.ended()
     await connections(served, 1)
     assert "error" not in await client.subscribe("total")
@@ -173,7 +173,7 @@ async def test_nonsense_ends_the_connection_and_nobody_elses(
     client = await open_raw(served)
     await client.connect()
     await client.send(text)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await client.ended()
     assert "error" not in await other.subscribe("total")
 
@@ -187,7 +187,7 @@ async def test_odd_but_well_formed_messages_are_survived(text: str, start: Start
     await client.connect()
     await client.send(text)
     await client.emit("subscribe", {"counter": "total"}, 7)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (answer := await client.receive()).startswith("437"):
             pass
     assert '"version"' in answer
@@ -198,7 +198,7 @@ async def test_message_beyond_the_limit_ends_the_connection(start: Start, open_r
     client = await open_raw(served)
     await client.connect()
     await client.send("42" + "x" * 4000)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await client.ended()
 
 
@@ -234,7 +234,7 @@ async def test_stopping_lets_clients_see_a_lost_transport_and_returns(
     await silent.connect()
     script.change("total", "-", {"-": 1})
     served.stop.set()
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(40):
         await served.ended
         await client.gone.wait()
     assert [body["changes"] for _, body in client.events] in ([], [{"-": 1}])

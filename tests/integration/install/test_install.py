@@ -198,7 +198,7 @@ async def test_install_names_who_it_waits_for_and_lets_other_writers_pass(
 
         task = asyncio.create_task(execute(await plan(session, OPEN), connect, waiting.put_nowait))
         for _ in range(3):
-            while (event := await asyncio.wait_for(waiting.get(), 20)).moment is not Moment.WAITING:
+            while (event := await asyncio.wait_for(waiting.get(), 90)).moment is not Moment.WAITING:
                 pass
             # Queued behind a waiting lock it would not be done before the blocker is: the timeout would end it.
             await session.execute("SET statement_timeout = '10s'")
@@ -209,7 +209,7 @@ async def test_install_names_who_it_waits_for_and_lets_other_writers_pass(
         assert event.blockers[0].application == "long job"
         assert "UPDATE conversations" in str(event.blockers[0])
         await blocker.commit()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 90)
     assert await ids(session) == {"open": 1}
 
 
@@ -222,11 +222,11 @@ async def test_install_names_a_prepared_transaction_that_it_waits_for(session: A
         return await AsyncConnection.connect(desk, autocommit=True)
 
     task = asyncio.create_task(execute(await plan(session, OPEN), connect, waiting.put_nowait))
-    while (event := await asyncio.wait_for(waiting.get(), 20)).moment is not Moment.WAITING:
+    while (event := await asyncio.wait_for(waiting.get(), 90)).moment is not Moment.WAITING:
         pass
     assert "prepared transaction 'forgotten'" in str(event.blockers[0])
     await session.execute("ROLLBACK PREPARED 'forgotten'")
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 90)
 
 
 async def test_new_counter_counts_from_its_first_commit_under_writers(session: AsyncConnection[Any], desk: str) -> None:

@@ -135,7 +135,7 @@ async def test_a_recount_gives_way_to_whoever_waits_for_its_table(database: str,
 
     async def recount_beside_a_truncate() -> None:
         async with Recounter(database, SCHEMA).open(COUNTER.name) as recount:
-            await asyncio.wait_for(counted.execute("TRUNCATE things"), 20)
+            await asyncio.wait_for(counted.execute("TRUNCATE things"), 90)
             async for _ in recount.truth(COUNTER.name, 10):
                 pass
 

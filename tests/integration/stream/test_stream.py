@@ -23,7 +23,7 @@ from tests.integration.stream.conftest import (
 )
 from tests.rig.eventually import eventually
 
-_DEADLINE = 30.0
+_DEADLINE = 90.0
 
 
 async def next_of(stream: ReplicationStream, count: int = 1) -> tuple[list[Insert], Lsn]:

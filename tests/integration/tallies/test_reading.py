@@ -18,7 +18,7 @@ from cdc_counter.tallies.store import TallyStore
 from tests.integration.tallies.conftest import COUNTER, PREFIX, RECORD, begin, everything, group, moves, tally
 
 KEYS = Keys(PREFIX)
-_DEADLINE = 20.0
+_DEADLINE = 90.0
 
 
 async def following(reader: TallyReader) -> AsyncIterator[FeedEntry]:

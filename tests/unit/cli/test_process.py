@@ -46,7 +46,7 @@ def test_first_signal_lets_the_work_drain(process: subprocess.Popen[str], number
     assert next_line(process) == "ready"
     process.send_signal(number)
     assert [next_line(process), next_line(process)] == ["draining", "drained"]
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=90) == 0
 
 
 @pytest.mark.parametrize("process", [600], indirect=True)
@@ -56,7 +56,7 @@ def test_second_signal_kills(process: subprocess.Popen[str], number: signal.Sign
     process.send_signal(signal.SIGINT)
     assert next_line(process) == "draining"
     process.send_signal(number)
-    assert process.wait(timeout=20) == -number
+    assert process.wait(timeout=90) == -number
 
 
 def test_help_loads_no_driver_and_no_screen() -> None:

@@ -84,6 +84,6 @@ async def test_a_stop_ends_a_rebuild_that_waits() -> None:
             ended.append(reason)
 
     waiting = consumer(wait)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await waiting.run(stop)
     assert (len(ended), waiting.phase) == (1, Phase.STOPPED)

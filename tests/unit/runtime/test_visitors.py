@@ -57,4 +57,4 @@ async def test_a_visitor_whose_session_is_cancelled_while_he_acts_is_told() -> N
         await session
     applier.turn_away(SupersededError("over"))
     with pytest.raises(SupersededError, match="session ended"):
-        await asyncio.wait_for(visiting, 5)
+        await asyncio.wait_for(visiting, 30)
