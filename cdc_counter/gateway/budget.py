@@ -2,13 +2,13 @@
 
 
 class Budget:
-    """Allows `per_second` messages on average, and as many at once as it allows in `burst_seconds`."""
+    """Allows `per_second` messages on average, and `burst` (at least 1) at once."""
 
     __slots__ = ("_burst", "_left", "_per_second", "_seen")
 
-    def __init__(self, per_second: float, now: float, *, burst_seconds: float = 4.0) -> None:
+    def __init__(self, per_second: float, burst: float, now: float) -> None:
         self._per_second = per_second
-        self._burst = max(1.0, per_second * burst_seconds)
+        self._burst = burst
         self._left = self._burst
         self._seen = now
 

@@ -41,16 +41,26 @@ _ACCEPTED: Final = ("0", "1", "2")
 class _OutgoingQueue(asyncio.Queue[Any]):
     """Knows how much text waits in it. `_put` and `_get` are asyncio.Queue's documented places to override."""
 
-    waiting_bytes = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting_bytes = 0
+        self.emptied = asyncio.Event()
+        self.emptied.set()
 
     def _put(self, item: Any) -> None:
         self.waiting_bytes += _size(item)
+        self.emptied.clear()
         super()._put(item)
 
     def _get(self) -> Any:
         item = super()._get()
         self.waiting_bytes -= _size(item)
+        if self.empty():
+            self.emptied.set()
         return item
+
+    async def join(self) -> None:
+        """Wait for nobody: the library would wait for a client that never reads, for as long as its request lives."""
 
 
 def _size(item: Any) -> int:
@@ -109,6 +119,8 @@ class Engine:
         )
         self._accept = self.server.eio.handlers["message"]
         self.server.eio.on("message", self._message)
+        # Whoever comes back asks for all it had at once; four seconds' worth, or all that twice.
+        self._burst = max(4 * settings.messages_per_second, 2.0 * settings.max_subscriptions)
         self._budgets: dict[str, Budget] = {}
         self._outside_since: dict[str, float] = {}
         self._upgraded: dict[str, web.Request] = {}
@@ -126,6 +138,12 @@ class Engine:
             return 0
         limit = self._settings.max_queue // (4 if behind else 1)
         return max(0, limit - int(socket.queue.qsize()))
+
+    async def emptied(self, connection: str) -> None:
+        """Wait until everything that waits for a connection was taken."""
+        socket = self.server.eio.sockets.get(connection)
+        if socket is not None:
+            await socket.queue.emptied.wait()
 
     async def send(self, connections: list[str], event: str, body: dict[str, Any]) -> None:
         """Queue one event for some connections, encoded once."""
@@ -148,10 +166,7 @@ class Engine:
             transport.abort()
             return
         # Long polling may come through a proxy that shares its connection with others: only the session ends.
-        await socket.close(wait=False, abort=True)
-        # Wakes a request that waits for packets. The library forgets closed sessions only now and then.
-        socket.queue.put_nowait(None)
-        self.server.eio.sockets.pop(connection, None)
+        await self._end(connection)
 
     async def sweep(self) -> None:
         """Cut whoever stays outside or lets packets pile up, for ever."""
@@ -189,15 +204,40 @@ class Engine:
         if session is None and len(self.server.eio.sockets) >= self._settings.max_clients:
             self._metrics.clients_refused.labels("full").inc()
             return web.json_response({"error": "too many clients"}, status=503)
+        if request.method == "POST" and not 0 <= (request.content_length or 0) <= self._settings.max_message_bytes:
+            return web.json_response({"error": "too much at once"}, status=413)
         upgrading = session is not None and "Upgrade" in request.headers
         if session is not None and upgrading and session in self.server.eio.sockets:
             self._upgraded[session] = request
+        served = _uncompressed(request)
         try:
-            response: web.StreamResponse = await self.server.handle_request(_uncompressed(request))
+            response: web.StreamResponse = await self.server.handle_request(served)
+        except Exception as error:  # noqa: BLE001  # as in _message
+            _log.debug("request refused by the library: %s", type(error).__name__)
+            return await self._break_off(served, session)
         finally:
             if session is not None and upgrading and self._upgraded.get(session) is request:
                 del self._upgraded[session]
         return response
+
+    async def _break_off(self, request: web.Request, session: str | None) -> web.Response:
+        """End the connection of a request that the library has left in the middle: it would keep the session."""
+        if session is None:
+            sessions = self.server.environ.items()
+            session = next((sid for sid, environ in sessions if environ.get("aiohttp.request") is request), None)
+        if session is not None and session in self.server.eio.sockets:
+            self._metrics.clients_refused.labels("malformed").inc()
+            await self._end(session)
+        if request.transport is not None and "Upgrade" in request.headers:
+            request.transport.abort()
+        return web.json_response({"error": "malformed"}, status=400)
+
+    async def _end(self, connection: str) -> None:
+        socket = self.server.eio.sockets[connection]
+        await socket.close(wait=False, abort=True)
+        # Wakes whoever waits for packets. The library forgets closed sessions only now and then.
+        socket.queue.put_nowait(None)
+        self.server.eio.sockets.pop(connection, None)
 
     async def _message(self, connection: str, data: str | bytes) -> None:
         if connection in self._cut:
@@ -205,7 +245,7 @@ class Engine:
         now = asyncio.get_running_loop().time()
         budget = self._budgets.get(connection)
         if budget is None:
-            budget = self._budgets[connection] = Budget(self._settings.messages_per_second, now)
+            budget = self._budgets[connection] = Budget(self._settings.messages_per_second, self._burst, now)
         if not budget.take(now):
             await self.cut(connection, "flood")
             return

@@ -6,6 +6,7 @@ The decisions are elsewhere: what a token grants in `grants`, who is told what i
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 import socketio
@@ -44,6 +45,17 @@ BEHIND_SECONDS: Final = 60.0
 FOLLOW_AGAIN_SECONDS: Final = 0.5
 
 
+@dataclass(slots=True)
+class _Client:
+    """Who has been let in, over which connection; `cutter` ends it when its token does."""
+
+    connection: str
+    grant: Grant
+    cutter: asyncio.TimerHandle | None
+    asking: int = 0
+    """How many of its subscribes are not answered yet."""
+
+
 class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no types
     """The default namespace, and the tasks that feed it."""
 
@@ -56,10 +68,14 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         engine: Engine,
         metrics: Metrics,
         *,
+        answer_seconds: float = ANSWER_SECONDS,
         behind_seconds: float = BEHIND_SECONDS,
     ) -> None:
         super().__init__(NAMESPACE)
         self._tick_seconds = settings.tick_ms / 1000
+        # An honest client asks once for each of its rooms, and perhaps for others in their place.
+        self._most_asking = 2 * settings.max_subscriptions
+        self._answer_seconds = answer_seconds
         self._behind_seconds = behind_seconds
         self._source = source
         self._authority = authority
@@ -69,7 +85,7 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         self._something_new = asyncio.Event()
         self._farewells: list[Delivery] = []
         self._expired: asyncio.Queue[str] = asyncio.Queue()
-        self._clients: dict[str, tuple[str, Grant, asyncio.TimerHandle | None]] = {}
+        self._clients: dict[str, _Client] = {}
         self._followed = False
         self._readings = readings
         self._loader = RoomLoader(readings, self._fanout, self._something_new.set, self._say_farewell)
@@ -115,14 +131,14 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
             left = grant.expires_at - time.time()
             cutter = asyncio.get_running_loop().call_later(left, self._expire, client)
         connection = self._engine.server.manager.eio_sid_from_sid(client, NAMESPACE)
-        self._clients[client] = (connection, grant, cutter)
+        self._clients[client] = _Client(connection, grant, cutter)
         self._fanout.enter(client)
         self._count()
 
     def _let_go(self, client: str) -> None:
-        _, _, cutter = self._clients.pop(client, (None, None, None))
-        if cutter is not None:
-            cutter.cancel()
+        known = self._clients.pop(client, None)
+        if known is not None and known.cutter is not None:
+            known.cutter.cancel()
         self._fanout.drop(client)
         self._count()
 
@@ -132,7 +148,7 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         except InvalidArgumentError as error:
             return invalid(error)
         known = self._clients.get(client)
-        if known is None or not known[1].allows(key):
+        if known is None or not known.grant.allows(key):
             self._metrics.clients_refused.labels("forbidden").inc()
             return {"error": NOT_FOUND}
         if key.scope == NO_KEY and not scope_named(arguments):
@@ -147,12 +163,31 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
             self._metrics.clients_refused.labels("subscriptions").inc()
             return {"error": TOO_MANY}
         self._count()
+        if known.asking >= self._most_asking:
+            await self._engine.cut(known.connection, "asks without reading")
+        known.asking += 1
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                outcome = await self._loader.ready(room)
-        except TimeoutError:
-            outcome = Outcome.UNAVAILABLE
+            outcome = await self._outcome(known.connection, room)
+        finally:
+            known.asking -= 1
         return self._answer(client, room, outcome)
+
+    async def _outcome(self, connection: str, room: Room) -> Outcome:
+        """Wait until the room can be shown and there is place for its snapshot."""
+        while True:
+            try:
+                async with asyncio.timeout(self._answer_seconds):
+                    outcome = await self._loader.ready(room)
+            except TimeoutError:
+                return Outcome.UNAVAILABLE
+            if self._engine.capacity(connection, behind=False):
+                return outcome
+            try:
+                async with asyncio.timeout(self._behind_seconds):
+                    await self._engine.emptied(connection)
+            except TimeoutError:
+                await self._engine.cut(connection, "does not read")
+                return Outcome.UNAVAILABLE
 
     def _answer(self, client: str, room: Room, outcome: Outcome) -> dict[str, Any]:
         # Nothing may be awaited between the snapshot and its acknowledgement: later changes are queued behind it.
@@ -219,15 +254,15 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         for delivery in self._fanout.flush(self._capacity, now):
             await self._deliver(delivery)
         for client in self._fanout.stuck(now, self._behind_seconds):
-            await self._engine.cut(self._clients[client][0], "does not read")
+            await self._engine.cut(self._clients[client].connection, "does not read")
 
     async def _deliver(self, delivery: Delivery) -> None:
-        connections = [self._clients[client][0] for client in delivery.clients if client in self._clients]
+        connections = [self._clients[client].connection for client in delivery.clients if client in self._clients]
         await self._engine.send(connections, delivery.event, delivery.body)
         self._metrics.events_sent.labels(delivery.event.value).inc(len(connections))
 
     def _capacity(self, client: str, behind: bool) -> int:
-        return self._engine.capacity(self._clients[client][0], behind=behind)
+        return self._engine.capacity(self._clients[client].connection, behind=behind)
 
     def _say_farewell(self, delivery: Delivery) -> None:
         self._farewells.append(delivery)

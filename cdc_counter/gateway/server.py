@@ -1,11 +1,13 @@
 """Puts the gateway together and runs it: one aiohttp application, one Socket.IO server, a few named tasks."""
 
 import asyncio
+import logging
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from cdc_counter.config.gateway import GatewaySettings
 from cdc_counter.errors import ConfigError, NotReadyError
@@ -16,13 +18,16 @@ from cdc_counter.gateway.grants import Authority
 from cdc_counter.gateway.health import Health
 from cdc_counter.gateway.http_api import CounterApi
 from cdc_counter.gateway.origins import Origins, is_loopback
-from cdc_counter.gateway.push import BEHIND_SECONDS, Push
+from cdc_counter.gateway.push import ANSWER_SECONDS, BEHIND_SECONDS, Push
 from cdc_counter.gateway.readings import Readings
 from cdc_counter.gateway.source import TallySource
 from cdc_counter.metrics import Metrics
 
 GRACE_SECONDS: Final = 2.0
 """For what is on its way to clients when we are told to stop."""
+
+IDLE_SECONDS: Final = 75.0
+"""How long a connection may bring no whole request: more than load balancers keep an idle one, which is a minute."""
 
 _CLIENT_FILES: Final = ("cdc-counter.js", "socket.io.esm.min.js")
 
@@ -31,7 +36,7 @@ class Gateway:
     """Serves tallies to browsers and applications.
 
     Routes may be added to `app` until `run` is called. `ready` is set once `url` answers. Raises ConfigError when the
-    settings would serve strangers without saying so. The last two parameters are for tests.
+    settings would serve strangers without saying so. The last three parameters are for tests.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Gateway:
         metrics: Metrics,
         *,
         handshake_seconds: float = HANDSHAKE_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
         behind_seconds: float = BEHIND_SECONDS,
     ) -> None:
         _refuse_strangers(settings)
@@ -52,7 +58,16 @@ class Gateway:
         readings = Readings(source)
         self._arrivals = Arrivals(readings)
         self._engine = Engine(settings, origins, metrics, handshake_seconds=handshake_seconds)
-        self._push = Push(settings, source, readings, authority, self._engine, metrics, behind_seconds=behind_seconds)
+        self._push = Push(
+            settings,
+            source,
+            readings,
+            authority,
+            self._engine,
+            metrics,
+            answer_seconds=answer_seconds,
+            behind_seconds=behind_seconds,
+        )
         open_to_all = authority.required or settings.allow_unauthenticated
         self.app = web.Application(
             middlewares=[counting(metrics), guarding(origins, only_known_hosts=not open_to_all), errors_as_json()]
@@ -71,7 +86,13 @@ class Gateway:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Bind, serve until `stop` is set, let clients finish, return; raises NotReadyError when it can't bind."""
-        runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=GRACE_SECONDS)
+        runner = web.AppRunner(
+            self.app,
+            access_log=None,
+            logger=_server_log(),
+            keepalive_timeout=IDLE_SECONDS,
+            shutdown_timeout=GRACE_SECONDS,
+        )
         await runner.setup()
         try:
             self._url = await self._bind(runner)
@@ -111,6 +132,18 @@ def _refuse_strangers(settings: GatewaySettings) -> None:
             f"gateway.host is {settings.host!r}, which others can reach, and gateway.auth is not set",
             hint="configure [gateway.auth], or set gateway.allow_unauthenticated = true to serve everybody",
         )
+
+
+def _server_log() -> logging.Logger:
+    """Return aiohttp's logger, without what strangers send: their bytes are no fault of ours, and may be a token."""
+    log = logging.getLogger(f"{__name__}.http")
+    log.addFilter(_is_ours)
+    return log
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | ConnectionError)
 
 
 async def _client_file(request: web.Request) -> web.FileResponse:

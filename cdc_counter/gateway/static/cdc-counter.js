@@ -78,7 +78,7 @@ export class Connection {
       auth: token === undefined ? undefined : (send) => this.#authenticate(send),
       // When a server restarts its clients come back spread over a while, not all at once.
       reconnectionDelay: 500,
-      reconnectionDelayMax: 8000,
+      reconnectionDelayMax: 2000,
       randomizationFactor: 0.5,
     });
     this.#socket.on("connect", () => this.#online());

@@ -41,6 +41,7 @@ async def serve(
     script: Script,
     *,
     handshake_seconds: float = 10.0,
+    answer_seconds: float = 5.0,
     behind_seconds: float = 60.0,
     **settings: Any,
 ) -> AsyncIterator[Served]:
@@ -52,6 +53,7 @@ async def serve(
         script,
         metrics,
         handshake_seconds=handshake_seconds,
+        answer_seconds=answer_seconds,
         behind_seconds=behind_seconds,
     )
     async with asyncio.TaskGroup() as group:

@@ -96,7 +96,7 @@ async def test_client_that_takes_nothing_for_too_long_is_cut(script: Script, sta
 
 async def test_client_that_asks_without_reading_is_cut(script: Script, start: Start, open_raw: Open) -> None:
     script.change("open_by_channel", "42", {bucket * 4: value for bucket, value in BULKY.items()})
-    served = await start(max_queue=8, messages_per_second=100_000)
+    served = await start(max_queue=8, max_subscriptions=10, messages_per_second=100_000)
     greedy = await open_raw(served)
     await greedy.connect()
 
@@ -130,7 +130,7 @@ async def test_polling_session_that_never_enters_is_forgotten(start: Start, http
 
 
 async def test_flood_of_unknown_events_ends_the_connection(start: Start, open_raw: Open) -> None:
-    served = await start(messages_per_second=10)
+    served = await start(messages_per_second=10, max_subscriptions=10)
     client = await open_raw(served)
     await client.connect()
 

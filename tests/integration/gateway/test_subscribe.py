@@ -99,7 +99,7 @@ async def test_concurrent_first_subscribers_share_one_reading(script: Script, st
 
 
 async def test_open_room_is_answered_while_redis_is_away(script: Script, start: Start, connect: Connect) -> None:
-    url = (await start()).url
+    url = (await start(answer_seconds=1)).url
     await (await connect(url)).subscribe("open_by_channel", "42")
     script.change("open_by_channel", "42", {"7": 3})
     late = await connect(url)
@@ -200,7 +200,7 @@ async def test_new_epoch_may_go_back_and_its_changes_count(script: Script, start
 async def test_redis_that_went_back_is_not_shown_until_it_is_there_again(
     script: Script, start: Start, connect: Connect
 ) -> None:
-    served = await start()
+    served = await start(answer_seconds=1)
     client = await connect(served.url)
     await client.subscribe("open_by_channel", "42")
     position = script.change("open_by_channel", "42", {"7": 5})
@@ -246,10 +246,39 @@ async def test_reading_begun_before_redis_was_lost_is_taken_again(
 
 
 async def test_older_reading_of_the_same_epoch_is_refused(script: Script, start: Start, connect: Connect) -> None:
-    client = await connect((await start()).url)
+    client = await connect((await start(answer_seconds=1)).url)
     await client.subscribe("open_by_channel", "42")
     script.version = type(script.version)(script.version - 1)
     assert await client.subscribe("total") == {"error": "unavailable"}
+
+
+async def test_epoch_that_was_over_is_not_shown_again(script: Script, start: Start, connect: Connect) -> None:
+    """Redis comes back from a dump that is older than its epoch, until the consumer begins the next one."""
+    client = await connect((await start(answer_seconds=1)).url)
+    await client.subscribe("open_by_channel", "42")
+    script.epoch, script.tallies["open_by_channel", "42"] = "e2", {"7": 5}
+    script.reset()
+    await client.received(1)
+    script.epoch, script.tallies["open_by_channel", "42"] = "e1", {"7": 4}
+    script.gap()
+    assert await client.subscribe("total") == {"error": "unavailable"}
+    script.epoch, script.tallies["open_by_channel", "42"] = "e3", {"7": 6}
+    assert [body["epoch"] for _, body in await client.received(2)] == ["e2", "e3"]
+
+
+async def test_subscriber_is_answered_as_soon_as_redis_is_back(
+    script: Script, start: Start, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failed() -> bool:
+        return "reading rooms fails" in caplog.text
+
+    client = await connect((await start(answer_seconds=60)).url)
+    await client.subscribe("total")
+    script.down = True
+    asking = asyncio.ensure_future(client.subscribe("open_by_channel", "42"))
+    await eventually(failed, "a reading to have failed")
+    script.down = False
+    assert "error" not in await asking
 
 
 async def test_removed_counter_ends_stale_and_unknown(script: Script, start: Start, connect: Connect) -> None:
@@ -345,7 +374,7 @@ async def test_clients_joining_under_full_rate_end_with_the_same_numbers(
         async def shown() -> dict[str, int]:
             return replay(snapshot, client.events)
 
-        final = await eventually(shown, "the last number", until=lambda values: values.get("last") == 1499)
+        final = await eventually(shown, "the last number", until=lambda values: values.get("last") == 1499, deadline=60)
         assert final == script.tallies["open_by_channel", "42"]
 
     async with asyncio.TaskGroup() as group:

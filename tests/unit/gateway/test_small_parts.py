@@ -14,13 +14,13 @@ from cdc_counter.gateway.rooms import RoomKey
 
 
 def test_budget_allows_a_burst_then_the_rate() -> None:
-    budget = Budget(10, now=0.0, burst_seconds=2)
+    budget = Budget(10, 20, now=0.0)
     assert [budget.take(0.0) for _ in range(21)] == [True] * 20 + [False]
     assert [budget.take(0.5) for _ in range(6)] == [True] * 5 + [False]
 
 
 def test_budget_does_not_save_more_than_a_burst() -> None:
-    budget = Budget(10, now=0.0, burst_seconds=2)
+    budget = Budget(10, 20, now=0.0)
     assert sum(budget.take(1e9) for _ in range(100)) == 20
 
 
