@@ -12,7 +12,7 @@ ARGS   ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fault format clean
+.PHONY: help demo test check fault torture format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: $(VENV)/.installed-test ## Check format, lint, types and import contracts
 
 fault: $(VENV)/.installed-test ## Run the whole fault programme, the parts too long for `make test` too
 	$(BIN)/pytest tests/fault --programme --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+torture: $(VENV)/.installed-test ## Kill and fail over hundreds of times, for hours; adds to docs/evidence/torture.json (ARGS="redis_crashes --count 9")
+	$(BIN)/python -m tests.torture $(ARGS)
 
 format: $(VENV)/.installed-test ## Bring the code into the project's format
 	$(BIN)/ruff format .

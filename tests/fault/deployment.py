@@ -96,10 +96,14 @@ def honest_recount(dsn: str, *, without: frozenset[str] = frozenset()) -> Counte
 
 
 class Traffic:
-    """Threads that write until told to stop; a lost server is awaited. A context manager."""
+    """Threads that write until told to stop, `pause` seconds between transactions; a lost server is awaited.
 
-    def __init__(self, dsn: str, count: int = 2) -> None:
+    A context manager.
+    """
+
+    def __init__(self, dsn: str, count: int = 2, pause: float = 0.003) -> None:
         self._dsn = dsn
+        self._pause = pause
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._write, args=[number], daemon=True) for number in range(count)]
         self.committed = 0
@@ -133,7 +137,7 @@ class Traffic:
                     while not self._stop.is_set():
                         self._transaction(connection, chance)
                         # A rate, not a wait: the machine is shared with what is tested.
-                        time.sleep(0.003)
+                        time.sleep(self._pause)
             except psycopg.OperationalError:
                 time.sleep(0.05)
             except psycopg.Error as error:

@@ -23,6 +23,7 @@ class Figures:
     variants: Counter[str] = field(default_factory=Counter)
     comparisons: int = 0
     keys_compared: int = 0
+    screens_compared: int = 0
     differences: int = 0
     transactions: int = 0
     epochs_begun: int = 0
@@ -53,8 +54,9 @@ def summary(runs: Sequence[Figures]) -> dict[str, Any]:
         **{kind: sum(run.strikes for run in runs if run.kind is kind) for kind in Kind},
         **{
             name: sum(getattr(run, name) for run in runs)
-            for name in ("differences", "comparisons", "keys_compared", "transactions", "epochs_begun")
+            for name in ("differences", "comparisons", "keys_compared", "screens_compared", "transactions")
         },
+        "epochs_begun": {kind: sum(run.epochs_begun for run in runs if run.kind is kind) for kind in Kind},
         "seconds": round(sum(run.seconds for run in runs)),
         "findings": [finding for run in runs for finding in run.findings],
         "recovery_seconds": {kind: spread for kind in Kind if (spread := _spread(_recoveries(runs, kind)))},

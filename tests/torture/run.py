@@ -2,14 +2,29 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
+from tests.torture.crashes import consumer_kills, postgres_crashes, redis_crashes
+from tests.torture.failovers import postgres_failovers, redis_failovers
 from tests.torture.figures import Figures
+from tests.torture.kind import Kind
 from tests.torture.scene import Scene, traffic
-from tests.torture.scenes import SCENES
 
-_BLOCK = 20
+SCENES: Final[Mapping[Kind, Callable[[Path], AbstractContextManager[Scene]]]] = MappingProxyType(
+    {
+        Kind.CONSUMER_KILLS: consumer_kills,
+        Kind.POSTGRES_CRASHES: postgres_crashes,
+        Kind.REDIS_CRASHES: redis_crashes,
+        Kind.REDIS_FAILOVERS: redis_failovers,
+        Kind.POSTGRES_FAILOVERS: postgres_failovers,
+    }
+)
+
+_BLOCK: Final = 20
 """Strikes between two comparisons. A number that went wrong stays wrong, unless everything is counted again."""
 
 Show = Callable[[Figures], None]
@@ -45,10 +60,12 @@ def _block(scene: Scene, chance: random.Random, figures: Figures, strikes: int, 
                 show(figures)
         finally:
             figures.transactions += writing.committed
-    keys, wrong = scene.cast.compare()
+    found = scene.cast.compare()
     epochs.add(scene.cast.deployment.epoch())
     figures.epochs_begun += len(epochs - {""}) - 1
     figures.comparisons += 1
-    figures.keys_compared += keys
-    figures.differences += len(wrong)
-    figures.findings += [f"{key}: tally {tally}, truth {truth}" for key, (tally, truth) in sorted(wrong.items())[:10]]
+    figures.keys_compared += found.keys
+    figures.screens_compared += found.screens
+    figures.differences += len(found.wrong)
+    wrong = sorted(found.wrong.items())[:10]
+    figures.findings += [f"{key}: tally {tally}, truth {truth}" for key, (tally, truth) in wrong]

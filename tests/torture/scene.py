@@ -1,24 +1,29 @@
-"""What is tortured: one deployment under traffic, two consumers of which one stands by, and an honest recount.
+"""What is tortured: one deployment under traffic, two consumers of which one stands by, clients, and an honest recount.
 
 A scene knows how to strike once. Whoever runs it counts, compares and times.
 """
 
 import random
-import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from tests.fault.deployment import Deployment, Traffic, honest_recount
 from tests.rig.daemon import Daemon
 from tests.rig.eventually import eventually_sync
 from tests.rig.tallies import all_tallies, differences, end_of_wal, wait_applied, watermark
+from tests.rig.watchers import Room, Watchers
 
-_PATIENCE = 120.0
-"""Seconds. What takes longer is a finding."""
+_PATIENCE: Final = 60.0
+"""Seconds on a quiet machine. What takes longer is a finding."""
+
+_ROOMS: Final[tuple[Room, ...]] = (("conversations", "-"), ("amount_by_shop", "-"), ("open_by_channel", "0"))
+_CLIENTS: Final = 6
+_SETTINGS: Final = "[stream]\nstatus_seconds = 0.5\nheartbeat_seconds = 1\n[verify]\nshare = 0"
+"""No verifying by the daemon: the recount here is the judge, and what it is to find must not be found before."""
 
 
 class Scene(Protocol):
@@ -30,20 +35,29 @@ class Scene(Protocol):
         """Let something die once, and bring back what does not come back by itself; returns which variant it was."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What one recount found: how many keys, (tally, truth) where they differ, and how many screens were right."""
+
+    keys: int
+    wrong: dict[tuple[str, str, str], tuple[int, int]]
+    screens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cast:
-    """The deployment and its two consumers. `orders`: where failpoints are armed."""
+    """The deployment, its two consumers with their gateways, and clients of both."""
 
     deployment: Deployment
-    orders: Path
     daemons: tuple[Daemon, Daemon]
+    watchers: Watchers
 
     def wait_moving(self) -> None:
         """Wait until something that is committed from now on is in the tallies."""
         goal = end_of_wal(self.deployment.dsn)
 
         def reached() -> bool:
-            self.require_alive()
+            self._require_alive()
             try:
                 return watermark(self.deployment.redis_url) >= goal
             except AssertionError:
@@ -51,11 +65,6 @@ class Cast:
                 return False
 
         eventually_sync(reached, f"watermark at {goal}", deadline=_PATIENCE)
-
-    def require_alive(self) -> None:
-        """Fail when a consumer ended by itself: nothing that is done to it here is a reason to."""
-        for daemon in self.daemons:
-            assert daemon.running, f"a consumer ended with {daemon.process.returncode}: {daemon.log_text()[-2000:]}"
 
     def leader(self) -> Daemon:
         """Return the consumer that streams; wait until one does."""
@@ -72,41 +81,56 @@ class Cast:
         assert found is not None
         return found
 
-    def compare(self) -> tuple[int, dict[tuple[str, str, str], tuple[int, int]]]:
-        """Wait until all is applied and live; returns how many keys there are, and (tally, truth) where wrong."""
+    def kill_all(self) -> None:
+        """Kill both consumers and start them again."""
+        for daemon in self.daemons:
+            daemon.kill()
+        for daemon in self.daemons:
+            daemon.start()
+
+    def compare(self) -> Comparison:
+        """Wait until all is applied and live, then compare every key, and what the clients show."""
         wait_applied(self.deployment.dsn, self.deployment.redis_url, deadline=_PATIENCE)
         truth = honest_recount(self.deployment.dsn)
-        return len(truth), differences(all_tallies(self.deployment.redis_url), truth)
+        wrong = differences(all_tallies(self.deployment.redis_url), truth)
+        if not wrong:
+            shown: dict[Room, dict[str, int]] = defaultdict(dict)
+            for (counter, scope, bucket), value in truth.items():
+                shown[counter, scope][bucket] = value
+            self.watchers.wait_equal(shown, deadline=_PATIENCE)
+        return Comparison(len(truth), wrong, _CLIENTS * len(_ROOMS))
+
+    def _require_alive(self) -> None:
+        """Fail when a consumer ended by itself: nothing that is done to it here is a reason to."""
+        for daemon in self.daemons:
+            assert daemon.running, f"a consumer ended with {daemon.process.returncode}: {daemon.log_text()[-2000:]}"
 
 
 @contextmanager
-def cast(deployment: Deployment, *, settings: str = "") -> Iterator[Cast]:
-    """Install the counters and start both consumers, with failpoints to be armed."""
-    orders = deployment.folder / "orders"
-    orders.mkdir()
-    deployment.init()
-    config = deployment.write_config("tortured", extra=settings)
-    daemons = []
-    for name in ("one", "two"):
-        daemon = deployment.daemon(name, config)
-        daemon._program = (sys.executable, "-m", "tests.rig.failpoints", str(orders))
-        daemons.append(daemon.start())
-    one, two = daemons
-    yield Cast(deployment, orders, (one, two))
+def cast(deployment: Deployment) -> Iterator[Cast]:
+    """Install the counters, start both consumers, with failpoints to be armed, and the clients."""
+    with ExitStack() as stack:
+        deployment.init()
+        config = deployment.write_config("tortured", extra=_SETTINGS)
+        one, two = (
+            deployment.daemon(name, config, program=deployment.failpoints.program).start() for name in ("one", "two")
+        )
+        for daemon in (one, two):
+            stack.callback(daemon.kill)
+        urls = [f"http://127.0.0.1:{daemon.port}" for daemon in (one, two)]
+        yield Cast(deployment, (one, two), stack.enter_context(Watchers(urls, _ROOMS, _CLIENTS)))
 
 
-@contextmanager
-def traffic(dsn: str) -> Iterator[Traffic]:
-    """Write beside what happens; a writer that sees anything but a lost server fails it."""
-    with Traffic(dsn, count=2) as writing:
-        yield writing
-
-
-def _last_line(daemon: Daemon, words: str) -> str:
-    """Return the last line of its log with these words: it begins with its time. '' without one."""
-    return next((line for line in reversed(daemon.log_text().splitlines()) if words in line), "")
+def traffic(dsn: str) -> Traffic:
+    """Return writers that leave some of the machine to what is tortured; what they must not see fails it."""
+    return Traffic(dsn, count=2, pause=0.02)
 
 
 def pause(chance: random.Random, most: float) -> None:
     """Let some time pass, so that a strike meets any moment of what goes on."""
     time.sleep(chance.random() * most)
+
+
+def _last_line(daemon: Daemon, words: str) -> str:
+    """Return the last line of its log with these words: it begins with its time. '' without one."""
+    return next((line for line in reversed(daemon.log_text().splitlines()) if words in line), "")
