@@ -58,3 +58,15 @@ CROSS JOIN LATERAL (
 JOIN pg_class AS c ON c.oid = t.relid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 ORDER BY n.nspname, c.relname
+
+-- name: outbox
+-- Whose functions can't reach the outbox, and how many of its partitions are in their place.
+SELECT to_regclass(%(outbox)s) IS NOT NULL AS there,
+    (SELECT count(*) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE i.inhparent = to_regclass(%(outbox)s) AND n.nspname = %(schema)s AND c.relname = ANY(%(leaves)s)) AS leaves,
+    (SELECT array_agg(DISTINCT p.proowner::regrole::text) FROM pg_proc AS p
+        JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        WHERE n.nspname = %(schema)s AND obj_description(p.oid, 'pg_proc') LIKE 'cdc-counter %%'
+            AND NOT (has_table_privilege(p.proowner, to_regclass(%(outbox)s), 'INSERT')
+                AND has_schema_privilege(p.proowner, n.oid, 'USAGE'))) AS barred

@@ -8,10 +8,13 @@ REVOKE ALL ON SCHEMA {schema} FROM PUBLIC
 
 -- name: create_outbox
 CREATE TABLE IF NOT EXISTS {outbox} (
-    part smallint NOT NULL DEFAULT ((extract(epoch FROM pg_catalog.clock_timestamp())::bigint / 3600) % 8)::smallint,
+    part smallint NOT NULL DEFAULT {part},
     xid xid8 NOT NULL,
     deltas text NOT NULL
 ) PARTITION BY LIST (part)
+
+-- name: current_part
+((extract(epoch FROM pg_catalog.clock_timestamp())::bigint / 3600) % {leaves})::smallint
 
 -- name: create_outbox_leaf
 CREATE TABLE IF NOT EXISTS {leaf} PARTITION OF {outbox} FOR VALUES IN ({part})
@@ -69,7 +72,7 @@ BEGIN
         PERFORM set_config(TG_ARGV[0], to_jsonb(OLD)::text, true);
     END IF;
     RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
+EXCEPTION WHEN OTHERS OR assert_failure THEN
     PERFORM set_config(TG_ARGV[0], '{{}}', true);
     RETURN NULL;
 END $note$

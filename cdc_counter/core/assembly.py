@@ -10,7 +10,8 @@ from typing import assert_never
 
 from cdc_counter.core.batch import Batcher
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.pgoutput import Begin, Commit, Ignored, Insert, Message, Relation, Truncate
+from cdc_counter.core.outbox import is_notice_of_loss, outbox_prefix
+from cdc_counter.core.pgoutput import Begin, Commit, Ignored, Insert, LogicalMessage, Message, Relation, Truncate
 from cdc_counter.errors import CdcCounterError, ProtocolError, RefusedError
 
 _XID_LOW = 0xFFFFFFFF
@@ -31,6 +32,7 @@ class Assembly:
 
     def __init__(self, namespace: str, table: str, batcher: Batcher) -> None:
         self._table = (namespace, table)
+        self._prefix = outbox_prefix(namespace, table)
         self._batcher = batcher
         self._shapes: dict[int, _Shape] = {}
         # Partitions are described, too, although their rows come under the name of the whole outbox.
@@ -58,6 +60,8 @@ class Assembly:
                     "the publication sends truncates of the outbox: somebody altered it",
                     hint="set it back with ALTER PUBLICATION ... SET (publish = 'insert'), then reseed",
                 )
+            case LogicalMessage():
+                self._not_captured(message)
             case Ignored():
                 pass
             case _:
@@ -87,6 +91,18 @@ class Assembly:
             self.foreign_rows += 1
             return
         self._batcher.row(xid, deltas)
+
+    def _not_captured(self, message: LogicalMessage) -> None:
+        """Take what a capture function says that could not reach the outbox; anything else is not for us.
+
+        Anybody may write such a message, so it can say that counters have to be recounted, and nothing else.
+        """
+        begin = self._begin
+        xid_text, _, entries = message.content.partition(b" ")
+        if begin is None or message.prefix != self._prefix or not is_notice_of_loss(entries):
+            return
+        if xid_text.isdigit() and len(xid_text) <= _XID_DIGITS and int(xid_text) & _XID_LOW == begin.xid:
+            self._batcher.row(int(xid_text), entries)
 
     def _commit(self, message: Commit) -> None:
         begin = self._begin

@@ -16,13 +16,14 @@ from cdc_counter.core.reading import CounterState
 class Hole:
     """A fault of `relation` (as SQL) that concerns these counters. `reason` is a phrase, lower case.
 
-    `table` is the counted table that it belongs to, by oid.
+    `table` is the counted table that it belongs to, by oid. `by_hand`: only a person can close it.
     """
 
     relation: str
     counters: tuple[str, ...]
     reason: str
     table: int
+    by_hand: bool = False
 
     def __str__(self) -> str:
         return f"{self.relation} {self.reason}"

@@ -2,7 +2,8 @@
 
 A compact JSON array of entries: `[counter_id, "scope", "bucket", delta]`, or `[counter_id, "SQLSTATE", "message"]`
 where the deltas of one counter could not be computed (the write passed, the counter can't be trusted), with RETIRED
-where there will be no more of them. No entries: a heartbeat.
+where there will be no more of them. No entries: a heartbeat. A firing that can't get into the outbox writes the latter
+kind of entry, for each of its counters, as a logical message into the WAL.
 """
 
 import json
@@ -80,6 +81,26 @@ class Fold:
         else:
             buckets[bucket] = delta
             self.keys += 1
+
+
+def outbox_prefix(namespace: str, table: str) -> str:
+    """Return the prefix of the messages that a firing writes when it can't get into the outbox."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in (namespace, table))
+
+
+def is_notice_of_loss(text: bytes) -> bool:
+    """Say whether a text holds nothing but entries of counters whose deltas were lost."""
+    try:
+        entries = _entries(text)
+    except ProtocolError:
+        return False
+    return all(
+        len(entry) == _BROKEN_FIELDS
+        and type(entry[0]) is int
+        and type(entry[1]) is type(entry[2]) is str
+        and entry[1] != RETIRED
+        for entry in entries
+    )
 
 
 def without_zeros(deltas: Mapping[TallyKey, Mapping[str, int]]) -> Deltas:

@@ -65,13 +65,21 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True)
+class LogicalMessage:
+    """What somebody wrote with pg_logical_emit_message; anybody may, with any prefix."""
+
+    prefix: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
-    """Origin, Type or Message: legal here and without meaning for counters."""
+    """Origin or Type: legal here and without meaning for counters."""
 
     tag: str
 
 
-Message = Begin | Commit | Relation | Insert | Truncate | Ignored
+Message = Begin | Commit | Relation | Insert | Truncate | LogicalMessage | Ignored
 
 
 def parse_message(data: bytes) -> Message:
@@ -91,8 +99,8 @@ def parse_message(data: bytes) -> Message:
                 return _relation(data)
             case b"T":
                 return _truncate(data)
-            case b"O" | b"Y" | b"M":
-                return _ignored(data, tag)
+            case b"M" | b"O" | b"Y":
+                return _logical_message(data) if tag == b"M" else _ignored(data, tag)
             case _:
                 raise ProtocolError(f"unexpected pgoutput message {data[:32].hex(' ')!r} of {len(data)} bytes")
     except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
@@ -155,19 +163,22 @@ def _truncate(data: bytes) -> Truncate:
     return Truncate()
 
 
+def _logical_message(data: bytes) -> LogicalMessage:
+    prefix, at = _text(data, 1 + _MESSAGE.size)
+    (length,) = _LENGTH.unpack_from(data, at)
+    at += _LENGTH.size
+    _ends(data, at + length, "Message")
+    return LogicalMessage(prefix, data[at:])
+
+
 def _ignored(data: bytes, tag: bytes) -> Ignored:
     """Check the length only: a message cut short must not pass for one without meaning."""
-    match tag:
-        case b"O":
-            _, at = _text(data, 1 + 8)
-        case b"Y":
-            _, at = _text(data, 1 + 4)
-            _, at = _text(data, at)
-        case _:
-            _, at = _text(data, 1 + _MESSAGE.size)
-            (length,) = _LENGTH.unpack_from(data, at)
-            at += _LENGTH.size + length
-    _ends(data, at, {b"O": "Origin", b"Y": "Type"}.get(tag, "Message"))
+    if tag == b"O":
+        _, at = _text(data, 1 + 8)
+    else:
+        _, at = _text(data, 1 + 4)
+        _, at = _text(data, at)
+    _ends(data, at, "Origin" if tag == b"O" else "Type")
     return Ignored(tag.decode())
 
 

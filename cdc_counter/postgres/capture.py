@@ -14,21 +14,18 @@ from typing import Final
 from psycopg import sql
 
 from cdc_counter.postgres import counting, moves
+from cdc_counter.postgres.outbox_ring import store_statements, store_variables
 from cdc_counter.postgres.probe import ProbedCounter
 from cdc_counter.postgres.relations import Member, Relation
 from cdc_counter.postgres.rendering import (
     content_hash,
     dollar_quoted,
-    identifier_text,
     literal_text,
     qualified,
     raw,
     render,
 )
 from cdc_counter.postgres.settings import function_settings
-
-CHUNK: Final = 1_000
-"""Most entries in one outbox row: the unit by which the consumer cuts a huge transaction, about 10 ms of Redis."""
 
 COMMENT_PREFIX: Final = "cdc-counter "
 """Opens the COMMENT of everything that is ours; the hash of its SQL follows."""
@@ -119,9 +116,9 @@ def drop_trigger_statements(quoted_relation: str, schema: str) -> list[str]:
 def _function(relation: Relation, counters: Sequence[NumberedCounter], schema: str, event: Event) -> CaptureFunction:
     name = function_name(relation, event)
     function = qualified(schema, name)
-    outbox = identifier_text(schema, "outbox")
+    store = store_statements(schema, (counter.id for counter in counters))
     moved = moves.moved_check(relation, schema, (counter.id for counter in counters)) if event is Event.UPDATE else ""
-    body = _truncate_body(counters, outbox) if event is Event.TRUNCATE else _row_body(counters, event, outbox, moved)
+    body = _truncate_body(counters, store) if event is Event.TRUNCATE else _row_body(counters, event, store, moved)
     create = render(
         "capture",
         "create_function",
@@ -148,7 +145,7 @@ def comment_text(digest: str) -> str:
     return literal_text(COMMENT_PREFIX + digest)
 
 
-def _row_body(counters: Sequence[NumberedCounter], event: Event, outbox: str, moved_check: str) -> str:
+def _row_body(counters: Sequence[NumberedCounter], event: Event, store: sql.SQL, moved_check: str) -> str:
     queries = [(counter.id, _row_entries(counter, event)) for counter in counters]
     one_by_one = [
         render("capture", "one_counter", id=raw(str(counter_id)), entries=raw(query)) for counter_id, query in queries
@@ -159,8 +156,8 @@ def _row_body(counters: Sequence[NumberedCounter], event: Event, outbox: str, mo
         all_counters=raw("\nUNION ALL\n".join(query for _, query in queries)),
         one_by_one=raw("\n".join(one_by_one)),
         moved_check=raw(moved_check),
-        outbox=raw(outbox),
-        chunk=raw(str(CHUNK)),
+        store=store,
+        store_variables=store_variables(),
     )
 
 
@@ -174,7 +171,7 @@ def _row_entries(counter: NumberedCounter, event: Event) -> str:
             return counting.entries_of_both_sides(counter.probed, counter.id)
 
 
-def _truncate_body(counters: Sequence[NumberedCounter], outbox: str) -> str:
+def _truncate_body(counters: Sequence[NumberedCounter], store: sql.SQL) -> str:
     blocks = []
     for counter in counters:
         # The relation is known when the trigger fires: format() puts it in, so percent signs of ours are doubled.
@@ -190,5 +187,5 @@ def _truncate_body(counters: Sequence[NumberedCounter], outbox: str) -> str:
             )
         )
     return render(
-        "capture", "truncate_body", counters=raw("\n".join(blocks)), outbox=raw(outbox), chunk=raw(str(CHUNK))
+        "capture", "truncate_body", counters=raw("\n".join(blocks)), store=store, store_variables=store_variables()
     )

@@ -24,6 +24,7 @@ from cdc_counter.postgres.installed import (
     installed_views,
 )
 from cdc_counter.postgres.moves import guard_names
+from cdc_counter.postgres.outbox_ring import LEAVES, leaf_name
 from cdc_counter.postgres.rendering import block, identifier_text, qualified
 
 
@@ -70,6 +71,12 @@ async def coverage(connection: AsyncConnection[Any], schema: str) -> list[Hole]:
     for tree in trees:
         of_tree = [counter for counter in counters if counter.relation == tree.oid]
         holes += tree_holes(tree, of_tree, capturing, capturing.calling(tree.oid))
+    if fault := await _outbox_fault(connection, schema):
+        outbox = identifier_text(schema, "outbox")
+        holes += [
+            Hole(outbox, tuple(c.name for c in counters if c.relation == tree.oid), fault, tree.oid, by_hand=True)
+            for tree in trees
+        ]
     there = {tree.oid for tree in trees}
     holes += [
         Hole(counter.definition.table, (counter.name,), "was dropped", counter.relation)
@@ -141,6 +148,22 @@ def _moved(tree: Tree, counter: InstalledCounter) -> Iterable[tuple[str, str]]:
         yield from (
             (quoted, f"is a new part of {tree.quoted}") for oid, quoted in tree.members.items() if oid not in known
         )
+
+
+async def _outbox_fault(connection: AsyncConnection[Any], schema: str) -> str | None:
+    """Return why firings can't put their deltas into the outbox, and what to do; None when they can."""
+    leaves = [leaf_name(part) for part in range(LEAVES)]
+    names = {"schema": schema, "outbox": identifier_text(schema, "outbox"), "leaves": leaves}
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(block("catalog", "outbox"), names)
+        row = await cursor.fetchone() or {}
+    if not row["there"]:
+        return "is gone: rename it back, or drop the publication and run 'cdc-counter init'"
+    if row["leaves"] != LEAVES:
+        return f"has {row['leaves']} of its {LEAVES} partitions: put them back"
+    if row["barred"]:
+        return f"can't be written by {', '.join(row['barred'])}: grant INSERT on it and USAGE on its schema"
+    return None
 
 
 async def _trees(connection: AsyncConnection[Any], schema: str) -> list[Tree]:

@@ -1,6 +1,6 @@
 """Carries out a plan on a live database without queueing the application's writers.
 
-Every step waits for its locks at most as long as `steps.LOCK_TIMEOUT`, gives way, names who is in the way and tries
+Every step waits for a lock at most as long as it is told to, gives way, names who is in the way and tries
 again. A step is one transaction: killed anywhere, what is left is a plan of fewer steps.
 """
 
@@ -27,7 +27,7 @@ from cdc_counter.postgres.plan import healing_plan, make_plan, removal_plan
 from cdc_counter.postgres.probe import ProbedCounter, probe
 from cdc_counter.postgres.relations import relation_exists
 from cdc_counter.postgres.rendering import raw
-from cdc_counter.postgres.steps import Plan, Step
+from cdc_counter.postgres.steps import LOCK_TIMEOUT_MS, Plan, Step
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,14 @@ async def plan_healing(connection: AsyncConnection[Any], schema: str, publicatio
         return healing_plan(schema, probed, installed)
 
 
-async def execute(plan: Plan, connect: Connect, on_event: OnEvent, *, attempts: int | None = None) -> None:
+async def execute(
+    plan: Plan,
+    connect: Connect,
+    on_event: OnEvent,
+    *,
+    attempts: int | None = None,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+) -> None:
     """Carry out a plan, step by step, waiting for locks as long as it takes, or so many attempts for each.
 
     Raises BusyError when the database changed since the plan was made: plan again.
@@ -109,17 +116,25 @@ async def execute(plan: Plan, connect: Connect, on_event: OnEvent, *, attempts: 
     if plan.is_empty:
         return
     async with await connect() as connection, await connect() as watcher:
+        with translated_errors("installing"):
+            await connection.execute(raw(f"SET lock_timeout = '{lock_timeout_ms}ms'"))
         for step in plan.steps:
             await _carry_out(step, connection, watcher, on_event, attempts)
 
 
 async def remove_objects(
-    connection: AsyncConnection[Any], connect: Connect, schema: str, publication: str, on_event: OnEvent
+    connection: AsyncConnection[Any],
+    connect: Connect,
+    schema: str,
+    publication: str,
+    on_event: OnEvent,
+    *,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
 ) -> None:
     """Remove everything of ours from a database. The slot must be gone before: it would hold back WAL for ever."""
     with translated_errors("reading what is installed"):
         installed = await read_installed(connection, schema, publication)
-    await execute(removal_plan(schema, publication, installed), connect, on_event)
+    await execute(removal_plan(schema, publication, installed), connect, on_event, lock_timeout_ms=lock_timeout_ms)
 
 
 async def _carry_out(

@@ -12,9 +12,9 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from cdc_counter.postgres.own_objects import LEAVES, leaf_name
+from cdc_counter.postgres.outbox_ring import LEAVES, leaf_name
 from cdc_counter.postgres.rendering import block, identifier_text, literal_text, qualified, raw, render
-from cdc_counter.postgres.steps import LOCK_TIMEOUT
+from cdc_counter.postgres.steps import LOCK_TIMEOUT_MS
 
 LONGEST_KEEP: Final = 6
 """Hours. Of 8 partitions one is being written and one is about to be."""
@@ -80,7 +80,8 @@ async def _empty(connection: AsyncConnection[Any], schema: str, name: str) -> bo
     """Truncate a partition that takes space; raises LockNotAvailable when somebody holds it."""
     leaf = qualified(schema, name)
     async with connection.transaction():
-        await connection.execute(raw(render("schema", "set_lock_timeout", timeout=raw(literal_text(LOCK_TIMEOUT)))))
+        timeout = raw(literal_text(f"{LOCK_TIMEOUT_MS}ms"))
+        await connection.execute(raw(render("schema", "set_lock_timeout", timeout=timeout)))
         text = raw(literal_text(leaf.as_string(None)))
         cursor = await connection.execute(block("janitor", "leaf_has_pages").format(leaf=text))
         row = await cursor.fetchone()

@@ -3,23 +3,14 @@
 Pure. Each step's SQL can be run again on top of what is there.
 """
 
-from typing import Final
-
 from psycopg import sql
 
 from cdc_counter.postgres import moves
 from cdc_counter.postgres.capture import comment_text
+from cdc_counter.postgres.outbox_ring import LEAVES, current_part, leaf_name
 from cdc_counter.postgres.rendering import content_hash, qualified, raw, render
 from cdc_counter.postgres.settings import function_settings
 from cdc_counter.postgres.steps import Step
-
-LEAVES: Final = 8
-"""Partitions of the outbox, one per hour in turn."""
-
-
-def leaf_name(part: int) -> str:
-    """Return the name of one partition of the outbox."""
-    return f"outbox_{part}"
 
 
 def schema_step(schema: str) -> Step:
@@ -73,7 +64,7 @@ def _schema_statements(schema: str) -> list[str]:
     return [
         render("schema", "create_schema", schema=sql.Identifier(schema)),
         render("schema", "close_schema", schema=sql.Identifier(schema)),
-        render("schema", "create_outbox", outbox=outbox),
+        render("schema", "create_outbox", outbox=outbox, part=current_part()),
         *(
             render("schema", "create_outbox_leaf", leaf=leaf, outbox=outbox, part=sql.Literal(part))
             for part, leaf in enumerate(leaves)

@@ -26,11 +26,14 @@ def pinned_settings() -> dict[str, str]:
 _NO_JIT: Final = ("jit", "off")
 """A session keeps the plan of its first firing; after a bulk statement that would compile code for every single row."""
 
+_GO_ON: Final = ("exit_on_error", "off")
+"""With `on`, which an application may set, an error ends the session even where a function catches it."""
+
 
 def function_settings() -> str:
     """Return the SET clauses of a capture function, one per line."""
     lines = []
-    for name, value in (*_PINNED, _NO_JIT):
+    for name, value in (*_PINNED, _NO_JIT, _GO_ON):
         # search_path is a list of identifiers; quoted as one literal it would be one odd schema name
         lines.append(f"SET {name} = {value}" if name == "search_path" else f"SET {name} = '{value}'")
     return "\n".join(lines)

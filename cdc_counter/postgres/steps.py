@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc_counter.core.changes import CounterChange, TableRepair
-from cdc_counter.postgres.rendering import literal_text, raw, render
+from cdc_counter.postgres.rendering import literal_text
 from cdc_counter.postgres.settings import pinned_settings
 
-LOCK_TIMEOUT: Final = "100ms"
-"""Writers that come while we wait for a lock wait as long: shorter than people notice."""
+LOCK_TIMEOUT_MS: Final = 100
+"""Writers that come while we wait for a lock wait as long: shorter than people notice. `postgres.lock_timeout_ms`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +22,18 @@ class Step:
     statements: tuple[str, ...]
     relation: str | None = None
 
-    @property
-    def sql(self) -> list[str]:
-        """The whole transaction, for `psql`: every statement ends with a semicolon."""
-        return [f"{statement};" for statement in ("BEGIN", *self.prologue, *self.statements, "COMMIT")]
+    def sql(self, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> list[str]:
+        """Return the whole transaction, for `psql`: every statement ends with a semicolon."""
+        patience = f"SET LOCAL lock_timeout = '{lock_timeout_ms}ms'"
+        return [f"{statement};" for statement in ("BEGIN", patience, *self.prologue, *self.statements, "COMMIT")]
 
     @property
     def prologue(self) -> tuple[str, ...]:
-        """Settings of the transaction: the texts below mean what they meant when they were deparsed."""
-        pinned = (
+        """Return the settings of the transaction: the texts mean what they meant when they were deparsed."""
+        return tuple(
             f"SET LOCAL {name} = {value if name == 'search_path' else literal_text(value)}"
             for name, value in pinned_settings().items()
         )
-        return (render("schema", "set_lock_timeout", timeout=raw(literal_text(LOCK_TIMEOUT))), *pinned)
 
 
 @dataclass(frozen=True, slots=True)

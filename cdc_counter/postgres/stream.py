@@ -65,7 +65,7 @@ class ReplicationStream:
         # Names are restricted to [a-z0-9_] by the configuration; replication commands take no parameters.
         command = (
             f'START_REPLICATION SLOT "{self._slot}" LOGICAL {at} '
-            f"(proto_version '1', publication_names '{self._publication}')"
+            f"(proto_version '1', publication_names '{self._publication}', messages 'true')"
         )
         with translated_errors(f"starting slot {self._slot!r}"):
             self._pgconn.send_query(command.encode())

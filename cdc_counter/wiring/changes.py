@@ -118,7 +118,12 @@ async def read_changes(
 
 async def change_objects(config: Config, changes: Changes, on_event: OnEvent) -> int:
     """Carry out the database's part; returns the number of steps."""
-    await execute(changes.objects, admin_connect(config), lambda event: on_event(as_init_event(event)))
+    await execute(
+        changes.objects,
+        admin_connect(config),
+        lambda event: on_event(as_init_event(event)),
+        lock_timeout_ms=config.postgres.lock_timeout_ms,
+    )
     return len(changes.objects.steps)
 
 

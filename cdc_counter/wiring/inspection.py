@@ -78,7 +78,7 @@ class Inspection:
         self._forget_all_but({hole.table for hole in holes})
         await self._mark(holes)
         healed = False
-        for table in sorted({hole.table for hole in holes}):
+        for table in sorted({hole.table for hole in holes if not hole.by_hand}):
             if time.monotonic() >= self._not_before.get(table, 0.0):
                 healed |= await self._close(table, [hole for hole in holes if hole.table == table])
         if healed:
@@ -111,7 +111,8 @@ class Inspection:
         """Close one table's holes, if that can be done here and now."""
         try:
             plan = await self._plan(table)
-            await execute(plan, admin_connect(self._config), _say, attempts=_ATTEMPTS)
+            patience = self._config.postgres.lock_timeout_ms
+            await execute(plan, admin_connect(self._config), _say, attempts=_ATTEMPTS, lock_timeout_ms=patience)
         except CdcCounterError as error:
             remedy = error.hint
             if isinstance(error, DefinitionError):

@@ -69,7 +69,7 @@ async def print_sql(config: Config) -> str:
     lines = ["-- Installs the counters. Run it with psql -v ON_ERROR_STOP=1; then run 'cdc-counter init' for the slot"]
     lines += ["-- and the seed. Each step is a transaction with a short lock_timeout: one that fails may be run again."]
     for step in plan.steps:
-        lines += ["", f"-- {step.title}", *step.sql]
+        lines += ["", f"-- {step.title}", *step.sql(settings.lock_timeout_ms)]
     if plan.is_empty:
         lines.append("-- Nothing to do: every object is in place.")
     if slot is None:
@@ -90,6 +90,7 @@ async def drop(config: Config, on_event: OnEvent) -> None:
                 settings.schema_name,
                 settings.publication,
                 lambda event: on_event(as_init_event(event)),
+                lock_timeout_ms=settings.lock_timeout_ms,
             )
     async with tally_store(config) as tallies:
         keys = await tallies.delete_everything()

@@ -86,11 +86,11 @@ async def test_removal_leaves_nothing_behind(session: AsyncConnection[Any], desk
 
 
 async def test_printed_sql_installs_the_same_with_psql(session: AsyncConnection[Any], desk: str) -> None:
-    script = "\n".join(line for step in (await plan(session, *COUNTERS)).steps for line in step.sql)
+    script = "\n".join(line for step in (await plan(session, *COUNTERS)).steps for line in step.sql())
     # The simple query protocol runs a script as psql would send it.
     with psycopg.connect(desk, autocommit=True) as connection:
         for statement in (await plan(session, *COUNTERS)).steps:
-            for line in statement.sql:
+            for line in statement.sql():
                 connection.execute(line)
     assert "\nCOMMIT;" in script
     assert (await plan(session, *COUNTERS)).is_empty

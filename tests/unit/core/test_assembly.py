@@ -1,17 +1,18 @@
 """Messages in any order: an error that changes nothing, or what the history says."""
 
 from collections import Counter
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_counter.core.assembly import Assembly
-from cdc_counter.core.batch import Batcher
+from cdc_counter.core.batch import Batcher, Step
 from cdc_counter.core.frames import XLogData, parse_frame
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.outbox import Deltas
-from cdc_counter.core.pgoutput import Begin, Commit, Insert, Message, Relation, Truncate, parse_message
+from cdc_counter.core.outbox import Deltas, outbox_prefix
+from cdc_counter.core.pgoutput import Begin, Commit, Insert, LogicalMessage, Message, Relation, Truncate, parse_message
 from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import CdcCounterError, ProtocolError, RefusedError
 from tests.data.record_pgoutput import load
@@ -165,6 +166,28 @@ def test_a_row_that_was_copied_back_is_counted_as_foreign_and_not_twice() -> Non
     assembly.feed(Commit(Lsn(60), Lsn(61), 1.0))
     assert drained(batcher) == {(1, "-", "x"): 2}
     assert assembly.foreign_rows == 1
+
+
+def test_a_notice_of_loss_breaks_its_counters_and_no_other_message_means_anything() -> None:
+    assembly, batcher = new()
+    prefix = outbox_prefix(NAMESPACE, "outbox")
+    notice = b'9 [[1,"55P03","could not obtain lock"],[4,"55P03","could not obtain lock"]]'
+    assembly.feed(LogicalMessage(prefix, notice))
+    assembly.feed(Begin(Lsn(60), 1.0, 9))
+    for forged in (b"", b"9", b"9 x", b"9 [", b"x " + notice[2:], b"8 " + notice[2:], b"9" * 30 + b" []",
+                   b'9 [[2,"-","x",5]]', b'9 [[2,"CDC01","gone"]]', b'9 [[2,"42P01",null]]', b'9 [["2","42P01",""]]',
+                   b'9 [[3,"42P01",""],[2,"-","x",5]]'):  # fmt: skip
+        assembly.feed(LogicalMessage(prefix, forged))
+    assembly.feed(LogicalMessage("cdc_counter", notice))
+    assembly.feed(Commit(Lsn(60), Lsn(61), 1.0))
+    assert batcher.take() == Step(Watermark(Lsn(61)), transactions=ANY, completed=1, commit_time=1.0)
+    assembly.feed(Begin(Lsn(70), 1.0, 9))
+    assembly.feed(LogicalMessage(prefix, notice))
+    assembly.feed(Commit(Lsn(70), Lsn(71), 1.0))
+    step = batcher.take()
+    assert step is not None
+    assert step.broken == {1: "55P03: could not obtain lock", 4: "55P03: could not obtain lock"}
+    assert step.deltas == {}
 
 
 def test_received_is_an_end_position() -> None:

@@ -13,6 +13,7 @@ from cdc_counter.core.pgoutput import (
     Commit,
     Ignored,
     Insert,
+    LogicalMessage,
     Message,
     Relation,
     Truncate,
@@ -94,7 +95,11 @@ def test_messages_that_mean_an_altered_publication_or_protocol_are_refused(versi
 def test_truncate_origin_type_and_message_are_told_apart(version: int) -> None:
     kinds = {frame[HEADER : HEADER + 1]: decoded(frame) for frame in FRAMES[version, "everything"] if frame[:1] == b"w"
              and frame[HEADER : HEADER + 1] in b"TOYM"}  # fmt: skip
-    assert kinds == {b"T": Truncate(), b"O": Ignored("O"), b"Y": Ignored("Y"), b"M": Ignored("M")}
+    message = kinds.pop(b"M")
+    assert isinstance(message, LogicalMessage)
+    assert message.prefix == "prefix"
+    assert message.content in {b"in a transaction", b"beside any transaction"}
+    assert kinds == {b"T": Truncate(), b"O": Ignored("O"), b"Y": Ignored("Y")}
 
 
 @versions
@@ -202,4 +207,4 @@ def answer_or_error(data: bytes) -> None:
         message = parse_message(data)
     except ProtocolError:
         return
-    assert isinstance(message, Begin | Commit | Relation | Insert | Truncate | Ignored)
+    assert isinstance(message, Begin | Commit | Relation | Insert | Truncate | LogicalMessage | Ignored)
