@@ -158,7 +158,7 @@ async def _outbox_fault(connection: AsyncConnection[Any], schema: str) -> str | 
         await cursor.execute(block("catalog", "outbox"), names)
         row = await cursor.fetchone() or {}
     if not row["there"]:
-        return "is gone: rename it back, or drop the publication and run 'cdc-counter init'"
+        return "is gone: rename it back, or drop the publication and run 'cdc-counter init --reseed'"
     if row["leaves"] != LEAVES:
         return f"has {row['leaves']} of its {LEAVES} partitions: put them back"
     if row["barred"]:

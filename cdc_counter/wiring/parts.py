@@ -33,6 +33,8 @@ from cdc_counter.tallies.requests import Requests
 from cdc_counter.tallies.store import TallyStore
 from cdc_counter.tallies.verifications import Verifications
 
+_HEARTBEAT_PATIENCE: Final = "1s"
+
 _LONGEST_FEEDBACK: Final = 1.0
 """Seconds between status updates at the most; a third of wal_sender_timeout where that is shorter."""
 
@@ -82,12 +84,15 @@ async def requests(config: Config) -> AsyncIterator[Requests]:
         yield Requests(client, config.redis.prefix)
 
 
-def conninfo(settings: PostgresSettings, purpose: str, *, admin: bool = False) -> str:
+def conninfo(
+    settings: PostgresSettings, purpose: str, *, admin: bool = False, session: dict[str, str] | None = None
+) -> str:
     """Return what to connect with for a purpose that shows as application_name."""
     return full_conninfo(
         settings.admin_conninfo if admin else settings.conninfo,
         purpose=purpose,
         connect_timeout=settings.connect_timeout,
+        settings=session,
     )
 
 
@@ -135,7 +140,9 @@ async def consuming_parts(
             with translated_errors("pruning the outbox"):
                 await janitor.prune(connection, settings.schema_name, config.outbox.keep_hours)
 
-    observer = Observer(conninfo(settings, "observer"), settings.schema_name, settings.slot)
+    # Where somebody holds the outbox the heartbeat is left out, and looking goes on.
+    looking = conninfo(settings, "observer", session={"lock_timeout": _HEARTBEAT_PATIENCE})
+    observer = Observer(looking, settings.schema_name, settings.slot)
     consumer = Consumer(
         ConsumerSettings(
             slot=settings.slot,
