@@ -63,6 +63,10 @@ class UnreachableError(CdcCounterError):
     default_hint = "check that the server runs and that its address and credentials (postgres.dsn, redis.url) are right"
 
 
+class StoppingError(UnreachableError):
+    """The server is being stopped, and waits for whoever streams from it."""
+
+
 class BusyError(CdcCounterError):
     """Something is held by somebody else for now: a lock, the slot; trying again may help."""
 

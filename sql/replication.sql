@@ -5,8 +5,12 @@
 SELECT oid::bigint AS oid, datname AS name, pg_is_in_recovery() AS in_recovery FROM pg_database WHERE datname = current_database();
 
 -- name: slot
--- The slot's row as JSON: the columns differ from version to version.
-SELECT to_jsonb(s) AS slot FROM pg_replication_slots AS s WHERE slot_name = %(slot)s;
+-- The slot's row as JSON, for the columns differ from version to version, and what it makes the server keep.
+SELECT to_jsonb(s) || jsonb_build_object(
+           'retained', CASE WHEN NOT pg_is_in_recovery()
+                            THEN pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint END,
+           'inactive_seconds', extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)) AS slot
+  FROM pg_replication_slots AS s WHERE slot_name = %(slot)s;
 
 -- name: publication
 -- What the publication sends, and in which shape it sends the outbox.
@@ -42,12 +46,18 @@ SELECT coalesce(current_setting('synchronized_standby_slots', true), '') <> '' A
 SELECT pg_drop_replication_slot(%(slot)s);
 
 -- name: observe
--- One look a second from the side connection: what every new snapshot sees, where the WAL ends, what the slot retains.
+-- One look a second from the side connection: what every new snapshot sees, where the WAL ends, how our slot stands. A
+-- slot of that name in another database, or of another plugin, is none of ours.
 SELECT pg_current_snapshot()::text AS snapshot,
        pg_current_wal_flush_lsn()::text AS flush_lsn,
-       (SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint
-          FROM pg_replication_slots WHERE slot_name = %(slot)s) AS retained_wal,
-       (SELECT wal_status FROM pg_replication_slots WHERE slot_name = %(slot)s) AS wal_status;
+       pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn)::bigint AS retained_wal,
+       s.wal_status,
+       s.confirmed_flush_lsn::text AS confirmed,
+       coalesce(s.active, false) AS active,
+       coalesce(extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz), 0)::float8 AS inactive_seconds
+  FROM (VALUES (true)) AS once
+  LEFT JOIN pg_replication_slots AS s
+    ON s.slot_name = %(slot)s AND s.database = current_database() AND s.plugin = 'pgoutput';
 
 -- name: confirmed_flush
 SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = %(slot)s;

@@ -106,6 +106,10 @@ class PostgresSettings(Section):
     connect_timeout: Annotated[int, Field(ge=2, le=600)] = 10
     """Seconds. libpq takes 1 as 2."""
     wal_sender_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
+    fuse_wal_mb: Annotated[int, Field(ge=0, le=1 << 30)] = 16_384
+    """WAL that the slot may make the server keep before it is dropped; 0: without a limit."""
+    fuse_hours: Annotated[float, Field(ge=0, le=87_600)] = 0.0
+    """How long the slot may stand still while it makes the server keep WAL; 0: without a limit."""
     inspection_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 10.0
     """How late a hole in capture may be seen. A look is seven queries of the catalog."""
 

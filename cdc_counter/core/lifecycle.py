@@ -12,6 +12,7 @@ epoch begins where the slot stands: nobody's transaction is waited for. Otherwis
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import (
@@ -45,13 +46,18 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class SlotFacts:
-    """The row of pg_replication_slots. `lost` has the reason when the slot can't be read any more."""
+    """The row of pg_replication_slots. `lost` has the reason when the slot can't be read any more.
+
+    `retained` is what it makes the server keep, in bytes; `inactive_seconds` how long nobody has streamed it (17+).
+    """
 
     plugin: str
     database_oid: int
     confirmed_flush: Lsn | None
     active_pid: int | None
     lost: str | None
+    retained: int | None = None
+    inactive_seconds: float = 0.0
 
 
 class PublicationFault(StrEnum):
@@ -88,6 +94,7 @@ class Loss(StrEnum):
     GAP = "gap"
     SLOT_GONE = "slot gone"
     SLOT_LOST = "slot lost"
+    FUSE_BLOWN = "fuse blown"
     OTHER_HISTORY = "other history"
     PUBLICATION_GONE = "publication gone"
     ROWS_DROPPED = "rows dropped"
@@ -149,22 +156,30 @@ class Decision:
 
 
 _CONTINUE = Decision(Action.CONTINUE)
+_NO_FUSE = Fuse()
 
 
 def decide(
-    stored: Stored | None, server: ServerFacts, slot_name: str, *, known: Epoch | None = None, damage: str = ""
+    stored: Stored | None,
+    server: ServerFacts,
+    slot_name: str,
+    *,
+    known: Epoch | None = None,
+    damage: str = "",
+    fuse: Fuse = _NO_FUSE,
 ) -> Decision:
     """Return what may be done with these tallies on this server.
 
     Without tallies, `known` is the epoch that this very process held before, and `damage` says what is in their place.
     """
     if stored is None:
-        return _nothing_stored(server, slot_name, known, damage)
+        return _nothing_stored(server, slot_name, known, damage, fuse)
     return (
         belongs_elsewhere(stored, server)
         or _a_primary(server)
         or _same_history(stored, server)
         or _readable_slot(server, slot_name)
+        or _within_fuse(server, slot_name, fuse)
         or _no_gap(stored, server, slot_name)
         or _whole_publication(server)
         or _CONTINUE
@@ -180,7 +195,7 @@ def recheck_after_start(watermark: Watermark, confirmed_flush: Lsn | None, slot_
     return _CONTINUE
 
 
-def _nothing_stored(server: ServerFacts, slot_name: str, known: Epoch | None, damage: str) -> Decision:
+def _nothing_stored(server: ServerFacts, slot_name: str, known: Epoch | None, damage: str, fuse: Fuse) -> Decision:
     elsewhere = None if known is None else _of_other_database(known, server)
     if (amiss := elsewhere or _a_primary(server)) is not None:
         return amiss
@@ -189,12 +204,16 @@ def _nothing_stored(server: ServerFacts, slot_name: str, known: Epoch | None, da
             Action.INSTALL, "nothing is installed: neither tallies in Redis nor a slot", "run 'cdc-counter init' first"
         )
     # A missing watermark is never zero.
-    return _readable_slot(server, slot_name) or _reseed(
-        Loss.TALLIES_DAMAGED if damage else Loss.TALLIES_GONE,
-        damage
-        or f"slot {slot_name!r} exists but Redis has no tallies under this prefix: Redis lost them, or the prefix "
-        "or the database number is wrong",
-        "check redis.url and redis.prefix; if they are right run 'cdc-counter init --reseed'",
+    return (
+        _readable_slot(server, slot_name)
+        or _within_fuse(server, slot_name, fuse)
+        or _reseed(
+            Loss.TALLIES_DAMAGED if damage else Loss.TALLIES_GONE,
+            damage
+            or f"slot {slot_name!r} exists but Redis has no tallies under this prefix: Redis lost them, or the prefix "
+            "or the database number is wrong",
+            "check redis.url and redis.prefix; if they are right run 'cdc-counter init --reseed'",
+        )
     )
 
 
@@ -269,6 +288,15 @@ def _readable_slot(server: ServerFacts, slot_name: str) -> Decision | None:
     if slot.confirmed_flush is None:
         return _reseed(Loss.SLOT_LOST, f"slot {slot_name!r} was never completed")
     return None
+
+
+def _within_fuse(server: ServerFacts, slot_name: str, fuse: Fuse) -> Decision | None:
+    """Return why not to begin to stream a slot that is about to be dropped; who watches the server drops it."""
+    slot = server.slot
+    reason = fuse.blown(slot.retained, slot.inactive_seconds) if slot else ""
+    if not reason:
+        return None
+    return Decision(Action.RETRY, f"slot {slot_name!r} {reason}: it is dropped, and everything counted again")
 
 
 def _no_gap(stored: Stored, server: ServerFacts, slot_name: str) -> Decision | None:

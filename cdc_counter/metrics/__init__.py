@@ -17,6 +17,9 @@ class Metrics:
         self.retained_wal_bytes = Gauge(
             "cdc_counter_retained_wal_bytes", "WAL that the slot makes the server keep", registry=registry
         )
+        self.fuse_blown = Gauge(
+            "cdc_counter_fuse_blown", "1 from when the slot was dropped for its WAL until it streams", registry=registry
+        )
         self.streaming = Gauge("cdc_counter_streaming", "1 while the slot is being streamed", registry=registry)
         self.transactions = Counter("cdc_counter_transactions", "Transactions applied", registry=registry)
         self.deltas = Counter("cdc_counter_deltas", "Deltas applied", registry=registry)

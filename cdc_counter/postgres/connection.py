@@ -8,7 +8,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, UnreachableError
+from cdc_counter.errors import BusyError, CdcCounterError, NotReadyError, StoppingError, UnreachableError
 
 _SESSION: Final = {
     "statement_timeout": "0",
@@ -18,6 +18,10 @@ _SESSION: Final = {
 
 _KEEPALIVES: Final = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
 """A peer that vanished without a word is noticed after 25 s instead of hours."""
+
+
+_SHUTTING_DOWN: Final = "the database system is shutting down"
+"""Translated where the server is; then only a connection that was open is told that the server stops."""
 
 
 def full_conninfo(conninfo: str, *, purpose: str, connect_timeout: int, settings: dict[str, str] | None = None) -> str:
@@ -70,8 +74,11 @@ def translate(error: psycopg.Error, what: str) -> CdcCounterError:
             return BusyError(message)
         case psycopg.errors.InsufficientPrivilege():
             return NotReadyError(message, hint="grant the role the rights listed in docs/operations.md")
+        case psycopg.errors.AdminShutdown():
+            return StoppingError(message)
         case psycopg.OperationalError() | psycopg.InterfaceError():
-            return UnreachableError(message)
+            # libpq gives no code for what happens before the connection is open.
+            return StoppingError(message) if _SHUTTING_DOWN in message else UnreachableError(message)
         case _:
             return CdcCounterError(message)
 

@@ -49,6 +49,8 @@ def slot_facts(row: Row) -> SlotFacts:
         confirmed_flush=None if confirmed is None else Lsn.parse(confirmed),
         active_pid=row["active_pid"],
         lost=lost,
+        retained=row["retained"],
+        inactive_seconds=float(row["inactive_seconds"] or 0),
     )
 
 

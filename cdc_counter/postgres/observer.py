@@ -27,6 +27,9 @@ class Observation:
     flush_lsn: Lsn
     retained_wal: int | None
     wal_status: str | None
+    confirmed: Lsn | None
+    active: bool
+    inactive_seconds: float
 
 
 class Observer:
@@ -42,12 +45,9 @@ class Observer:
         self._turn = asyncio.Lock()
 
     async def observe(self) -> Observation:
-        """Look; raises UnreachableError."""
+        """Look; raises UnreachableError, StoppingError when the server is being stopped."""
         async with self._session("observing the server") as connection:
-            row = await _one(connection, "observe", self._slot)
-        return Observation(
-            Snapshot.parse(row["snapshot"]), Lsn.parse(row["flush_lsn"]), row["retained_wal"], row["wal_status"]
-        )
+            return await observe(connection, self._slot)
 
     async def confirmed_flush(self) -> Lsn | None:
         """Return where the slot stands; None when it is gone."""
@@ -77,6 +77,20 @@ class Observer:
             except CdcCounterError:
                 await self.close()
                 raise
+
+
+async def observe(connection: AsyncConnection[Any], slot: str) -> Observation:
+    """Look over a connection of the caller's."""
+    row = await _one(connection, "observe", slot)
+    return Observation(
+        snapshot=Snapshot.parse(row["snapshot"]),
+        flush_lsn=Lsn.parse(row["flush_lsn"]),
+        retained_wal=row["retained_wal"],
+        wal_status=row["wal_status"],
+        confirmed=None if row["confirmed"] is None else Lsn.parse(row["confirmed"]),
+        active=row["active"],
+        inactive_seconds=row["inactive_seconds"],
+    )
 
 
 async def _one(connection: AsyncConnection[Any], block: str, slot: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def judge_server(facts: ServerFacts, settings: PostgresSettings) -> Iterator[Fin
     """Yield what is wrong with the server and the role's rights on the database."""
     yield from _version(facts)
     yield from _writable(facts)
-    yield from _wal(facts)
+    yield from _wal(facts, settings)
     yield from _slots(facts)
     yield from _failover(facts, settings)
     yield from _rights(facts, settings)
@@ -111,7 +111,7 @@ def _writable(facts: ServerFacts) -> Iterator[Finding]:
         )
 
 
-def _wal(facts: ServerFacts) -> Iterator[Finding]:
+def _wal(facts: ServerFacts, settings: PostgresSettings) -> Iterator[Finding]:
     if facts.wal_level != "logical":
         yield _error(
             f"wal_level is {facts.wal_level}, not logical",
@@ -120,8 +120,15 @@ def _wal(facts: ServerFacts) -> Iterator[Finding]:
             else "ALTER SYSTEM SET wal_level = 'logical';  -- then restart the server",
         )
     if facts.max_slot_wal_keep_size == "-1":
+        fused = settings.fuse_wal_mb or settings.fuse_hours
         yield _warning(
-            "max_slot_wal_keep_size is unlimited: a consumer that stays away fills the server's disk with WAL",
+            "max_slot_wal_keep_size is unlimited: "
+            + (
+                "the fuse (postgres.fuse_wal_mb) acts only while 'run' runs; a consumer that never does again"
+                if fused
+                else "and the fuse (postgres.fuse_wal_mb) is off: a consumer that stays away"
+            )
+            + " fills the server's disk with WAL",
             "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf();  -- what the disk can spare",
         )
     if facts.idle_slot_timeout not in {None, "0"}:

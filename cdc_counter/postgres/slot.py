@@ -36,13 +36,16 @@ async def create_slot(connection: AsyncConnection, slot: str, *, failover: bool)
     """Create the slot and return its consistent point: commits from there on are streamed.
 
     Waits for the transactions that run now, cluster-wide; `lock_timeout` of the session bounds the wait. Raises
-    BusyError when it was not enough.
+    BusyError when it was not enough, or somebody broke it off.
     """
     block = (
         "create_failover_slot" if failover and connection.info.server_version >= _FAILOVER_VERSION else "create_slot"
     )
     with translated_errors(f"creating slot {slot!r}"):
-        cursor = await connection.execute(_block(block), {"slot": slot})
+        try:
+            cursor = await connection.execute(_block(block), {"slot": slot})
+        except errors.QueryCanceled as error:
+            raise BusyError(f"creating slot {slot!r} was broken off") from error
         row = await cursor.fetchone()
     assert row is not None  # noqa: S101  # a function call without FROM-list conditions returns one row
     return Lsn.parse(row[0])

@@ -8,12 +8,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from cdc_counter.core.assembly import Assembly
 from cdc_counter.core.batch import Batcher
 from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.lifecycle import (
     Action,
     Loss,
@@ -72,6 +73,7 @@ class ConsumerSettings:
     max_cost: int
     feedback_seconds: float
     silence_seconds: float
+    fuse: Fuse
 
 
 class Consumer:
@@ -104,6 +106,7 @@ class Consumer:
         self.deltas = 0
         self._in_session = asyncio.Event()
         self._seen: Stored | None = None
+        self._blown = ""
         self._rebuilds = 0
         self._rebuilt_lately = False
         self._rebuild_pauses = Backoff(0.5, 30.0)
@@ -140,6 +143,18 @@ class Consumer:
         """Take note of what every newer snapshot sees."""
         if self.lineage is not None:
             self.lineage.release(snapshot)
+
+    def interrupt(self, error: CdcCounterError) -> None:
+        """End the session with this error, if there is one."""
+        if self.session is not None:
+            self.session.end(error)
+
+    def fuse_blew(self, reason: str) -> None:
+        """Take note that our slot was dropped, and why; it is made again when Redis can be asked."""
+        _log.warning("the fuse blew, slot %r is dropped: it %s", self.settings.slot, reason)
+        self._blown = f"the fuse blew: slot {self.settings.slot!r} {reason}"
+        self.detail = self._blown
+        self._metrics.fuse_blown.set(1)
 
     async def _after(self, error: BaseException, backoff: Backoff, stop: asyncio.Event) -> None:
         if isinstance(error, ReseedNeededError) and self._rebuild is not None:
@@ -206,7 +221,9 @@ class Consumer:
         try:
             facts = await stream.facts(stored.epoch.timeline if stored else None)
             known = self.lineage.epoch if self.lineage else None
-            decision = decide(stored, facts, self.settings.slot, known=known, damage=damage)
+            decision = decide(stored, facts, self.settings.slot, known=known, damage=damage, fuse=self.settings.fuse)
+            if decision.loss is Loss.SLOT_GONE and self._blown:
+                decision = replace(decision, loss=Loss.FUSE_BLOWN, reason=self._blown)
             if stored is None or decision.action is not Action.CONTINUE:
                 # Only of a loss: under load a stand-by sees the watermark move at every look.
                 if decision.action is Action.RESEED:
@@ -273,6 +290,8 @@ class Consumer:
         )
         self.phase, self.detail = Phase.STREAMING, ""
         self._metrics.streaming.set(1)
+        self._blown = ""
+        self._metrics.fuse_blown.set(0)
         _log.info("streaming slot %s from %s", settings.slot, stored.watermark.lsn)
         self._in_session.set()
         try:

@@ -56,6 +56,18 @@ class Observation(Protocol):
     def wal_status(self) -> str | None:
         """As in pg_replication_slots."""
 
+    @property
+    def confirmed(self) -> Lsn | None:
+        """Where the slot stands; None without one, or while it is made."""
+
+    @property
+    def active(self) -> bool:
+        """Whether somebody streams the slot, or makes it."""
+
+    @property
+    def inactive_seconds(self) -> float:
+        """How long nobody has (PostgreSQL 17 and later, else 0)."""
+
 
 class Observer(Protocol):
     """The side connection."""

@@ -17,7 +17,7 @@ from cdc_counter.core.batch import Batcher
 from cdc_counter.core.frames import PrimaryKeepalive, StandbyStatusUpdate, parse_frame
 from cdc_counter.core.pgoutput import parse_message
 from cdc_counter.core.progress import Progress
-from cdc_counter.errors import UnreachableError
+from cdc_counter.errors import CdcCounterError, UnreachableError
 from cdc_counter.failpoints import Failpoint
 from cdc_counter.runtime.applier import Applier
 from cdc_counter.runtime.edges import Stream
@@ -68,6 +68,7 @@ class Session:
         self._received_all = False
         self._foreign_rows = 0
         self._finished = asyncio.Event()
+        self._ended_by: CdcCounterError | None = None
         self._heard_at = time.monotonic()
         self._sent_at = 0.0
         self._server_clock = (now(), time.monotonic())
@@ -90,6 +91,11 @@ class Session:
     def wake(self) -> None:
         """Make the applying side look for work."""
         self._work.set()
+
+    def end(self, error: CdcCounterError) -> None:
+        """Make `run` raise this, whatever it waits for."""
+        self._ended_by = error
+        self._reply.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stream until `stop`, then drain and confirm; raises what ended it otherwise."""
@@ -177,6 +183,8 @@ class Session:
             except TimeoutError:
                 pass
             self._reply.clear()
+            if self._ended_by is not None:
+                raise self._ended_by
             silent = time.monotonic() - self._heard_at
             if silent > self._silence_seconds and self._room_to_read():
                 raise UnreachableError(f"no sign of life from the server for {silent:.0f} s")

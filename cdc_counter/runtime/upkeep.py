@@ -1,4 +1,4 @@
-"""What goes on beside the stream about once a second: look, report, beat; and now and then prune.
+"""What goes on beside the stream about once a second: report, beat; and now and then prune.
 
 Nothing here may stop the stream: what fails is logged and done again at the next turn.
 """
@@ -19,6 +19,7 @@ from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.backoff import pause
 from cdc_counter.runtime.consumer import Consumer
 from cdc_counter.runtime.edges import Observation, Observer, Tallies
+from cdc_counter.runtime.watching import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Upkeep:
         settings: UpkeepSettings,
         consumer: Consumer,
         observer: Observer,
+        watch: Watch,
         tallies: Tallies,
         metrics: Metrics,
         prune: Callable[[], Awaitable[None]],
@@ -50,6 +52,7 @@ class Upkeep:
         self._settings = settings
         self._consumer = consumer
         self._observer = observer
+        self._watch = watch
         self._tallies = tallies
         self._metrics = metrics
         self._prune = prune
@@ -62,10 +65,7 @@ class Upkeep:
         """Take turns until `stop`; the last report says that the consumer stopped."""
         next_beat = next_prune = time.monotonic()
         while not stop.is_set():
-            observation = await _attempt("observing", self._observer.observe())
-            if observation is not None:
-                self._consumer.observed(observation.snapshot)
-            await self._report(observation)
+            await self._report(self._watch.latest)
             at = time.monotonic()
             if self._consumer.session is not None and at >= next_beat:
                 next_beat = at + self._settings.heartbeat_seconds

@@ -200,6 +200,7 @@ async def _settle(parts: ConsumingParts, tallies: TallyStore, waiting: set[str],
             group.create_task(parts.follower.run(stop), name="follower"),
         ]
         group.create_task(consume(parts.consumer, stop, beside), name="consumer")
+        group.create_task(parts.watch.run(stop), name="watch")
         group.create_task(parts.upkeep.run(stop), name="upkeep")
         while waiting or await tallies.removed():
             if failure := parts.healer.failure:

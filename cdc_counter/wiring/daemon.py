@@ -4,16 +4,19 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from aiohttp.web import AbstractRouteDef
 
 from cdc_counter.config import Config
 from cdc_counter.core.events import EventKind, InitEvent
+from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.role import Role
 from cdc_counter.gateway import Gateway
 from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.wiring.inspection import Inspection
+from cdc_counter.wiring.lifetimes import give_up_slot
 from cdc_counter.wiring.parts import ConsumingParts, consume, consuming_parts, source, tally_store
 from cdc_counter.wiring.rebuilding import Rebuilder
 
@@ -68,6 +71,7 @@ async def _all_of_it(
                 group.create_task(parts.answering.run(stop), name="answering"),
             ]
             group.create_task(consume(parts.consumer, stop, beside), name="consumer")
+            group.create_task(parts.watch.run(stop), name="watch")
             group.create_task(parts.upkeep.run(stop), name="upkeep")
         if gateway is not None:
             group.create_task(gateway.run(stop), name="gateway")
@@ -78,7 +82,10 @@ async def _all_of_it(
 async def _consuming(config: Config, metrics: Metrics) -> AsyncIterator[ConsumingParts]:
     async with tally_store(config) as tallies:
         rebuild = Rebuilder(config, tallies).rebuild if config.stream.rebuild else None
-        async with consuming_parts(config, tallies, metrics, rebuild) as parts:
+        settings = config.postgres
+        fuse = Fuse(settings.fuse_wal_mb, settings.fuse_hours)
+        give_up = partial(give_up_slot, config)
+        async with consuming_parts(config, tallies, metrics, rebuild, fuse=fuse, give_up=give_up) as parts:
             yield parts
 
 

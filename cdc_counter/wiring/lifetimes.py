@@ -15,10 +15,11 @@ from psycopg import AsyncConnection
 
 from cdc_counter import failpoints
 from cdc_counter.cancellation import honour_cancellation
-from cdc_counter.config import Config
+from cdc_counter.config import Config, PostgresSettings
 from cdc_counter.core.changes import begun
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.events import EventKind, InitEvent
+from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.lifecycle import Epoch, LostError, ServerFacts, Stored
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Watermark
@@ -27,8 +28,10 @@ from cdc_counter.failpoints import Failpoint
 from cdc_counter.postgres.blockers import blockers_of
 from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.installed import InstalledCounter
+from cdc_counter.postgres.observer import observe
 from cdc_counter.postgres.settling import unsettled
-from cdc_counter.postgres.slot import create_slot, drop_slot, find_slot, standbys_expected
+from cdc_counter.postgres.slot import claim_slot, create_slot, drop_slot, find_slot, standbys_expected
+from cdc_counter.runtime.edges import Observation
 from cdc_counter.tallies.store import TallyStore
 from cdc_counter.wiring.parts import conninfo, open_stream
 
@@ -55,7 +58,8 @@ async def ensure_slot(
 ) -> Lsn | None:
     """Create the slot unless it is there; returns its consistent point when it was created.
 
-    Waits for running transactions as long as it takes, and says who they are.
+    Waits for running transactions as long as it takes, and says who they are. A slot that waits keeps WAL: an attempt
+    that keeps half of what the fuse allows is broken off, which frees it, and begun anew.
     """
     settings = config.postgres
     if await find_slot(connection, settings.slot) is not None:
@@ -64,7 +68,8 @@ async def ensure_slot(
     patience, longest = _SLOT_SECONDS
     async with connected(conninfo(settings, "init", admin=admin)) as watcher:
         while True:
-            watching = asyncio.create_task(_watch(watcher, connection.info.backend_pid, on_event), name="slot watch")
+            looking = _watch(watcher, connection.info.backend_pid, settings, on_event)
+            watching = asyncio.create_task(looking, name="slot watch")
             try:
                 honour_cancellation()
                 with translated_errors("creating the slot"):
@@ -84,11 +89,14 @@ async def ensure_slot(
     return start
 
 
-async def _watch(watcher: AsyncConnection[Any], pid: int, on_event: OnEvent) -> None:
+async def _watch(watcher: AsyncConnection[Any], pid: int, settings: PostgresSettings, on_event: OnEvent) -> None:
+    fuse = Fuse(settings.fuse_wal_mb // 2)
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         with translated_errors("looking for blockers"):
             blockers = await blockers_of(watcher, pid)
+            if fuse.blown((await observe(watcher, settings.slot)).retained_wal, 0):
+                await watcher.execute("SELECT pg_cancel_backend(%s)", [pid])
         if blockers:
             on_event(InitEvent(EventKind.WAITING, "creating the slot", waiting_for(blockers)))
 
@@ -108,6 +116,20 @@ async def remove_slot(connection: AsyncConnection[Any], slot: str, on_event: OnE
     if dropped:
         failpoints.reach(Failpoint.SLOT_DROPPED)
         on_event(InitEvent(EventKind.STEP, f"dropped slot {slot}"))
+
+
+async def give_up_slot(config: Config, why: Callable[[Observation], str]) -> bool:
+    """Drop the slot for which `why` gives a reason, unless somebody streams or replaces it; say whether it was."""
+    settings = config.postgres
+    async with connected(conninfo(settings, "fuse")) as connection:
+        if not await claim_slot(connection, settings.slot):
+            return False
+        with translated_errors("looking at the slot"):
+            observation = await observe(connection, settings.slot)
+        if observation.active or not why(observation):
+            return False
+        await remove_slot(connection, settings.slot, lambda _: None)
+        return True
 
 
 async def begin_epoch(

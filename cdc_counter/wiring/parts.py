@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 from redis.asyncio import Redis
 
 from cdc_counter.config import Config, PostgresSettings
+from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.verifying import Pace
 from cdc_counter.metrics import Metrics
 from cdc_counter.postgres import janitor
@@ -19,6 +20,7 @@ from cdc_counter.postgres.recount import Recounter
 from cdc_counter.postgres.stream import ReplicationStream
 from cdc_counter.runtime.answering import Answering
 from cdc_counter.runtime.consumer import Consumer, ConsumerSettings, Rebuild
+from cdc_counter.runtime.edges import Observation
 from cdc_counter.runtime.following import Follower
 from cdc_counter.runtime.healing import Healer
 from cdc_counter.runtime.reconciler import Reconciler
@@ -26,6 +28,7 @@ from cdc_counter.runtime.seeder import Seeder
 from cdc_counter.runtime.upkeep import Upkeep, UpkeepSettings
 from cdc_counter.runtime.verifier import Verifier
 from cdc_counter.runtime.verifying import ContinuousVerifying
+from cdc_counter.runtime.watching import GiveUpSlot, Watch
 from cdc_counter.tallies import connection as redis_connection
 from cdc_counter.tallies.pages import TallyPages
 from cdc_counter.tallies.reader import TallyReader
@@ -37,6 +40,13 @@ _HEARTBEAT_PATIENCE: Final = "1s"
 
 _LONGEST_FEEDBACK: Final = 1.0
 """Seconds between status updates at the most; a third of wal_sender_timeout where that is shorter."""
+
+
+_NO_FUSE: Final = Fuse()
+
+
+async def _keep_slot(why: Callable[[Observation], str]) -> bool:  # noqa: ARG001  # as GiveUpSlot is called
+    return False
 
 
 class Source(TallyReader):
@@ -121,6 +131,7 @@ class ConsumingParts:
     healer: Healer
     follower: Follower
     upkeep: Upkeep
+    watch: Watch
     observer: Observer
     tallies: TallyStore
     reconciler: Reconciler
@@ -130,9 +141,15 @@ class ConsumingParts:
 
 @asynccontextmanager
 async def consuming_parts(
-    config: Config, tallies: TallyStore, metrics: Metrics, rebuild: Rebuild | None = None
+    config: Config,
+    tallies: TallyStore,
+    metrics: Metrics,
+    rebuild: Rebuild | None = None,
+    *,
+    fuse: Fuse = _NO_FUSE,
+    give_up: GiveUpSlot = _keep_slot,
 ) -> AsyncIterator[ConsumingParts]:
-    """Build a consumer with its healer and upkeep for the duration of a block."""
+    """Build a consumer with its healer and upkeep for the duration of a block; `give_up` serves the fuse."""
     settings, stream = config.postgres, config.stream
 
     async def prune() -> None:
@@ -150,6 +167,7 @@ async def consuming_parts(
             max_cost=stream.max_batch_keys,
             feedback_seconds=min(_LONGEST_FEEDBACK, settings.wal_sender_timeout_seconds / 3),
             silence_seconds=2.0 * settings.wal_sender_timeout_seconds,
+            fuse=fuse,
         ),
         lambda: open_stream(config),
         observer,
@@ -157,11 +175,15 @@ async def consuming_parts(
         metrics,
         rebuild,
     )
+    # A connection of its own: a heartbeat may wait for a synchronous standby.
+    looking = Observer(conninfo(settings, "watch"), settings.schema_name, settings.slot)
+    watch = Watch(stream.status_seconds, consumer, looking, fuse, give_up)
     recounter = Recounter(conninfo(settings, "recount"), settings.schema_name)
     upkeep = Upkeep(
         UpkeepSettings(stream.status_seconds, stream.heartbeat_seconds, config.outbox.prune_seconds),
         consumer,
         observer,
+        watch,
         tallies,
         metrics,
         prune,
@@ -177,6 +199,7 @@ async def consuming_parts(
                 Healer(consumer, Seeder(consumer, recounter, observer, tallies)),
                 Follower(consumer, tallies),
                 upkeep,
+                watch,
                 observer,
                 tallies,
                 reconciler,
@@ -185,6 +208,7 @@ async def consuming_parts(
             )
         finally:
             await observer.close()
+            await looking.close()
 
 
 async def consume(consumer: Consumer, stop: asyncio.Event, beside: Iterable["asyncio.Task[None]"]) -> None:

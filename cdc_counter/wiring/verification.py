@@ -198,6 +198,7 @@ async def _reconcile(
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(consume(parts.consumer, stop, []), name="consumer")
+        group.create_task(parts.watch.run(stop), name="watch")
         group.create_task(parts.upkeep.run(stop), name="upkeep")
         while parts.consumer.session is None:
             if parts.consumer.phase is Phase.WAITING_FOR_SLOT:

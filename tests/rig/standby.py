@@ -65,7 +65,9 @@ class StandbyPair:
         # Not in the copy: whoever is promoted has no standby yet that its consumers could wait for.
         _execute(self.primary, "ALTER SYSTEM RESET synchronized_standby_slots")
         _execute(self.primary, "SELECT pg_reload_conf()")
-        if not _execute(self.primary, f"SELECT FROM pg_replication_slots WHERE slot_name = '{_PHYSICAL_SLOT}'"):
+        if not _execute(
+            self.primary, f"SELECT slot_name FROM pg_replication_slots WHERE slot_name = '{_PHYSICAL_SLOT}'"
+        ):
             _execute(self.primary, f"SELECT pg_create_physical_replication_slot('{_PHYSICAL_SLOT}', true)")
         self.copying.pass_on()
         self.copying.switch(self.primary.port)

@@ -90,6 +90,14 @@ def test_what_the_role_may_not_see_is_judged_by_the_release(number: int, warned:
     assert bool(titles(replace(GOOD, version_number=number, plugins_listed=None))) is warned
 
 
+@pytest.mark.parametrize(("megabytes", "words"), [(0, "is off"), (100, "acts only while 'run' runs")])
+def test_who_guards_the_disk_is_said_where_the_server_does_not(megabytes: int, words: str) -> None:
+    settings = PostgresSettings(fuse_wal_mb=megabytes)
+    [title] = titles(replace(GOOD, max_slot_wal_keep_size="-1"), settings)
+    assert words in title
+    assert "fills the server's disk" in title
+
+
 def test_amazon_is_told_of_its_own_switch() -> None:
     assert remedies(replace(GOOD, wal_level="replica", rds_role="rds_replication")) == [
         "set rds.logical_replication = 1 in the parameter group, then reboot the instance"

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.lifecycle import Loss, LostError, Stored
 from cdc_counter.core.status import Phase
 from cdc_counter.errors import NotReadyError, ReseedNeededError
@@ -14,7 +15,7 @@ from cdc_counter.runtime.applier import SupersededError
 from cdc_counter.runtime.backoff import Backoff
 from cdc_counter.runtime.consumer import Consumer, ConsumerSettings, Rebuild
 
-SETTINGS = ConsumerSettings("s", ("cdc_counter", "outbox"), 1000, 1.0, 10.0)
+SETTINGS = ConsumerSettings("s", ("cdc_counter", "outbox"), 1000, 1.0, 10.0, Fuse())
 
 
 class Empty:
