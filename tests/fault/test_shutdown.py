@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from cdc_counter.core.lsn import Lsn
 from cdc_counter.embedded import PostgresServer, RedisServer
 from tests.fault.deployment import Deployment, Traffic, wait_said
 from tests.fault.link import fault_link
@@ -25,6 +27,16 @@ def own_server(*, old: bool) -> Iterator[PostgresServer]:
     """Start a server that no other test needs running."""
     with PostgresServer(bin_dir=postgres15_bin_dir() if old else None, fsync=False) as server:
         yield server
+
+
+def has_sent(deployment: Deployment, lsn: Lsn) -> bool:
+    """Say whether the walsender has sent everything up to there."""
+    rows = deployment.sql(
+        "SELECT sent_lsn >= %s::pg_lsn FROM pg_stat_replication AS stat"
+        "  JOIN pg_replication_slots AS slot ON slot.active_pid = stat.pid WHERE slot_name = 'cdc_counter'",
+        str(lsn),
+    )
+    return rows == [(True,)]
 
 
 def stop_in_time(server: PostgresServer) -> None:
@@ -55,17 +67,7 @@ def test_a_fast_stop_does_not_wait_for_redis(
             traffic.wait_for_more()
             # The walsender has sent what nobody will confirm.
             sent = end_of_wal(dsn)
-            eventually_sync(
-                lambda: (
-                    deployment.sql(
-                        "SELECT sent_lsn >= %s::pg_lsn FROM pg_stat_replication WHERE application_name = 'cdc-counter stream'"
-                        " AND state = 'streaming'",
-                        str(sent),
-                    )
-                    == [(True,)]
-                ),
-                "everything is sent",
-            )
+            eventually_sync(partial(has_sent, deployment, sent), "everything is sent", deadline=60)
             stop_in_time(server)
             server.start()
             link.pass_on()
