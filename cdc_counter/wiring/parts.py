@@ -176,8 +176,8 @@ async def consuming_parts(
         rebuild,
     )
     # A connection of its own: a heartbeat may wait for a synchronous standby.
-    looking = Observer(conninfo(settings, "watch"), settings.schema_name, settings.slot)
-    watch = Watch(stream.status_seconds, consumer, looking, fuse, give_up)
+    onlooker = Observer(conninfo(settings, "watch"), settings.schema_name, settings.slot)
+    watch = Watch(stream.status_seconds, consumer, onlooker, fuse, give_up)
     recounter = Recounter(conninfo(settings, "recount"), settings.schema_name)
     upkeep = Upkeep(
         UpkeepSettings(stream.status_seconds, stream.heartbeat_seconds, config.outbox.prune_seconds),
@@ -208,7 +208,7 @@ async def consuming_parts(
             )
         finally:
             await observer.close()
-            await looking.close()
+            await onlooker.close()
 
 
 async def consume(consumer: Consumer, stop: asyncio.Event, beside: Iterable["asyncio.Task[None]"]) -> None:
