@@ -132,6 +132,7 @@ def test_write_goes_to_another_partition_while_somebody_holds_this_hours(connect
     with losses(connection) as told:
         with held(helpdesk, leaf):
             as_writer(connection)
+            connection.execute("SET lock_timeout = '20s'")
             connection.execute(INSERT)
             as_owner(connection)
         assert told() == set()
