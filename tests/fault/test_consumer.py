@@ -103,7 +103,8 @@ def test_servers_that_crash_and_stop_are_awaited(
     postgres: PostgresServer, deployment: Deployment, redis_server: RedisServer
 ) -> None:
     deployment.init()
-    daemon = deployment.daemon().start().wait_ready()
+    patient = deployment.write_config("patient", postgres="wal_sender_timeout_seconds = 300")
+    daemon = deployment.daemon("daemon", patient).start().wait_ready()
     with Traffic(deployment.dsn) as traffic:
         traffic.wait_for_more()
         postgres.kill()
@@ -111,7 +112,7 @@ def test_servers_that_crash_and_stop_are_awaited(
         wait_said(daemon, "streaming slot", 2)
         traffic.wait_for_more()
         # A walsender waits for its client's word; a silent one would hold this up until wal_sender_timeout.
-        postgres.stop("fast", timeout=8)
+        postgres.stop("fast", timeout=120)
         postgres.start()
         wait_said(daemon, "streaming slot", 3)
         traffic.wait_for_more()
