@@ -5,20 +5,23 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-
-from aiohttp.web import AbstractRouteDef
+from typing import TYPE_CHECKING
 
 from cdc_counter.config import Config
 from cdc_counter.core.events import EventKind, InitEvent
 from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.role import Role
-from cdc_counter.gateway import Gateway
 from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.wiring.inspection import Inspection
 from cdc_counter.wiring.lifetimes import give_up_slot
 from cdc_counter.wiring.parts import ConsumingParts, consume, consuming_parts, source, tally_store
 from cdc_counter.wiring.rebuilding import Rebuilder
+
+if TYPE_CHECKING:
+    from aiohttp.web import AbstractRouteDef
+
+    from cdc_counter.gateway import Gateway
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ async def run(
     *,
     role: Role = Role.ALL,
     on_event: OnEvent | None = None,
-    gateway_routes: Iterable[AbstractRouteDef] = (),
+    gateway_routes: "Iterable[AbstractRouteDef]" = (),
 ) -> None:
     """Run until `stop`, then drain; raises the error that can't be retried.
 
@@ -42,6 +45,9 @@ async def run(
         parts = None if role is Role.GATEWAY else await stack.enter_async_context(_consuming(config, metrics))
         gateway = None
         if role is not Role.CONSUMER:
+            # A consumer alone needs no web server: a quarter of its start.
+            from cdc_counter.gateway import Gateway  # noqa: PLC0415
+
             reader = source(config)
             stack.push_async_callback(reader.aclose)
             gateway = Gateway(config.gateway, reader, metrics)
@@ -58,7 +64,7 @@ async def run(
 
 
 async def _all_of_it(
-    config: Config, stop: asyncio.Event, parts: ConsumingParts | None, gateway: Gateway | None, on_event: OnEvent
+    config: Config, stop: asyncio.Event, parts: ConsumingParts | None, gateway: "Gateway | None", on_event: OnEvent
 ) -> None:
     async with asyncio.TaskGroup() as group:
         if parts is not None:
@@ -89,7 +95,7 @@ async def _consuming(config: Config, metrics: Metrics) -> AsyncIterator[Consumin
             yield parts
 
 
-async def _announce(gateway: Gateway, on_event: OnEvent) -> None:
+async def _announce(gateway: "Gateway", on_event: OnEvent) -> None:
     await gateway.ready.wait()
     on_event(InitEvent(EventKind.STEP, f"gateway answers on {gateway.url}"))
 
