@@ -17,7 +17,8 @@ from tests.torture.run import torture
 def test_nothing_is_lost_and_nothing_comes_twice(kind: Kind, tmp_path: Path) -> None:
     figures = Figures(kind, seed=len(kind), commit="", versions="")
     torture(figures, 6, tmp_path, lambda _: None)
-    assert (figures.findings, figures.differences, figures.strikes) == ([], 0, 6)
+    assert (figures.findings, figures.differences) == ([], 0)
+    assert figures.deaths >= 6
     assert figures.keys_compared > 30
     assert figures.screens_compared > 0
 

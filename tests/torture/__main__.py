@@ -21,7 +21,7 @@ EVIDENCE = ROOT / "docs/evidence/torture.json"
 
 @click.command()
 @click.argument("kinds", nargs=-1, type=click.Choice([kind.value for kind in Kind]))
-@click.option("--count", type=click.IntRange(min=1), help="Strikes of each kind.  [default: what is still wanted]")
+@click.option("--count", type=click.IntRange(min=1), help="Deaths of each kind.  [default: what is still wanted]")
 @click.option("--seed", type=click.IntRange(min=0), help="Fixes what is struck.  [default: random]")
 @click.option("--out", type=click.Path(path_type=Path), default=EVIDENCE, help="Where the counts are kept.")
 def main(kinds: tuple[str, ...], count: int | None, seed: int | None, out: Path) -> None:
@@ -53,7 +53,7 @@ def _run(figures: Figures, count: int) -> None:
 
         def show(now: Figures) -> None:
             told = f"{now.kind}: {now.comparisons} comparisons, {now.differences} differences"
-            progress.update(bar, completed=now.strikes, description=told)
+            progress.update(bar, completed=now.deaths, description=told)
 
         torture(figures, count, folder, show)
     if figures.passed:
@@ -64,7 +64,7 @@ def _run(figures: Figures, count: int) -> None:
 
 def _told(figures: Figures) -> str:
     told = (
-        f"{figures.kind}: {figures.strikes} strikes in {figures.seconds:.0f} s (seed {figures.seed}),"
+        f"{figures.kind}: {figures.deaths} deaths in {figures.seconds:.0f} s (seed {figures.seed}),"
         f" {figures.keys_compared} keys compared in {figures.comparisons} comparisons,"
         f" {figures.differences} differences, {figures.epochs_begun} epochs begun"
     )

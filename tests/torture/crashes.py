@@ -12,7 +12,7 @@ from tests.fault.deployment import Deployment
 from tests.rig.databases import fresh_database
 from tests.rig.eventually import eventually_sync
 from tests.rig.failpoints import Action
-from tests.torture.scene import Cast, Scene, cast, pause
+from tests.torture.scene import Cast, Scene, Strike, cast, pause
 
 _STREAM_POINTS: Final = (
     Failpoint.AFTER_RECEIVE,
@@ -29,7 +29,7 @@ class ConsumerKills:
     def __init__(self, cast: Cast) -> None:
         self.cast = cast
 
-    def strike(self, chance: random.Random) -> str:
+    def strike(self, chance: random.Random) -> Strike:
         """Kill; whoever died is started again."""
         variant = chance.choice(["any moment", "any moment", "any moment", "failpoint", "failpoint", "both", "young"])
         match variant:
@@ -44,6 +44,7 @@ class ConsumerKills:
                 self.cast.leader()
                 pause(chance, 0.3)
                 self.cast.kill_all()
+                return Strike(variant, 2)
             case "young":
                 # While it starts and connects; its stand-by takes over meanwhile.
                 leader = self.cast.leader()
@@ -52,9 +53,10 @@ class ConsumerKills:
                 pause(chance, 1.5)
                 leader.kill()
                 leader.start()
-        return variant
+                return Strike(variant, 2)
+        return Strike(variant)
 
-    def _at_failpoint(self, chance: random.Random) -> str:
+    def _at_failpoint(self, chance: random.Random) -> Strike:
         self.cast.leader()
         point = chance.choice(_STREAM_POINTS)
         failpoints = self.cast.deployment.failpoints
@@ -65,7 +67,7 @@ class ConsumerKills:
         )
         for daemon in dead:
             daemon.start()
-        return point
+        return Strike(point, len(dead))
 
 
 class PostgresCrashes:
@@ -75,7 +77,7 @@ class PostgresCrashes:
         self.cast = cast
         self._server = server
 
-    def strike(self, chance: random.Random) -> str:
+    def strike(self, chance: random.Random) -> Strike:
         """Crash it and start it."""
         variant = chance.choice(["crash", "crash", "crash after a checkpoint", "immediate stop", "with the consumers"])
         self.cast.leader()
@@ -90,7 +92,7 @@ class PostgresCrashes:
         if variant == "with the consumers":
             self.cast.kill_all()
         self._server.start()
-        return variant
+        return Strike(variant)
 
 
 class RedisCrashes:
@@ -100,7 +102,7 @@ class RedisCrashes:
         self.cast = cast
         self._server = server
 
-    def strike(self, chance: random.Random) -> str:
+    def strike(self, chance: random.Random) -> Strike:
         """Crash it and start it."""
         variant = chance.choice(["crash", "crash", "away for a while", "with the consumers"])
         policy = self._server.settings["appendfsync"]
@@ -113,7 +115,7 @@ class RedisCrashes:
             pause(chance, 2.0)
         self._server.settings["appendfsync"] = chance.choice(["always", "everysec", "no"])
         self._server.start()
-        return f"{variant}, appendfsync {policy}"
+        return Strike(f"{variant}, appendfsync {policy}")
 
 
 @contextmanager

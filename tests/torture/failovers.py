@@ -14,7 +14,7 @@ from tests.fault.deployment import Deployment
 from tests.rig.databases import fresh_database
 from tests.rig.redis_pair import RedisPair, redis_pair
 from tests.rig.standby import StandbyPair
-from tests.torture.scene import Cast, Scene, cast, pause
+from tests.torture.scene import Cast, Scene, Strike, cast, pause
 
 _COPYING_DELAY: Final = 0.04
 """Seconds that what is copied to the replica takes: what is acknowledged meanwhile is lost with the master."""
@@ -29,7 +29,7 @@ class RedisFailovers:
         self.cast = cast
         self._pair = pair
 
-    def strike(self, chance: random.Random) -> str:
+    def strike(self, chance: random.Random) -> Strike:
         """Fail over; the old master then becomes the replica of the new one."""
         variant = chance.choice(["delayed", "delayed", "master lives on", "replica far behind", "with the consumers"])
         pair = self._pair
@@ -50,7 +50,7 @@ class RedisFailovers:
         if variant == "with the consumers":
             self.cast.kill_all()
         self._change_places()
-        return variant
+        return Strike(variant)
 
     def _change_places(self) -> None:
         pair = self._pair
@@ -69,7 +69,7 @@ class PostgresFailovers:
         self.cast = cast
         self._pair = pair
 
-    def strike(self, chance: random.Random) -> str:
+    def strike(self, chance: random.Random) -> Strike:
         """Fail over; the old primary is made anew as the standby of the new one."""
         variant = chance.choice(["crash", "crash", "standby far behind", "with the consumers"])
         self.cast.leader()
@@ -84,7 +84,7 @@ class PostgresFailovers:
             self.cast.kill_all()
         self.cast.wait_moving()
         self._pair.build_standby()
-        return variant
+        return Strike(variant)
 
 
 @contextmanager

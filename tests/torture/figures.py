@@ -19,7 +19,7 @@ class Figures:
     seed: int
     commit: str
     versions: str
-    strikes: int = 0
+    deaths: int = 0
     variants: Counter[str] = field(default_factory=Counter)
     comparisons: int = 0
     keys_compared: int = 0
@@ -49,9 +49,9 @@ class Figures:
 
 
 def summary(runs: Sequence[Figures]) -> dict[str, Any]:
-    """Return the sums that are published: strikes by kind, differences, how long each kind took to move again."""
+    """Return the sums that are published: deaths by kind, differences, how long each kind took to move again."""
     return {
-        **{kind: sum(run.strikes for run in runs if run.kind is kind) for kind in Kind},
+        **{kind: sum(run.deaths for run in runs if run.kind is kind) for kind in Kind},
         **{
             name: sum(getattr(run, name) for run in runs)
             for name in ("differences", "comparisons", "keys_compared", "screens_compared", "transactions")

@@ -31,17 +31,17 @@ Show = Callable[[Figures], None]
 
 
 def torture(figures: Figures, count: int, folder: Path, show: Show) -> None:
-    """Strike `count` times; what is found is added to `figures`, also when it fails half-way."""
+    """Strike until so many deaths; what is found is added to `figures`, also when it fails half-way."""
     chance = random.Random(figures.seed)
     began = time.monotonic()
     try:
         with SCENES[figures.kind](folder) as scene:
-            while figures.strikes < count and figures.passed:
-                _block(scene, chance, figures, min(_BLOCK, count - figures.strikes), show)
+            while figures.deaths < count and figures.passed:
+                _block(scene, chance, figures, min(_BLOCK, count - figures.deaths), show)
                 figures.seconds = time.monotonic() - began
                 show(figures)
     except AssertionError as error:
-        figures.findings.append(f"after {figures.strikes} strikes: {error}")
+        figures.findings.append(f"after {figures.deaths} deaths: {error}")
     figures.seconds = time.monotonic() - began
 
 
@@ -51,11 +51,11 @@ def _block(scene: Scene, chance: random.Random, figures: Figures, strikes: int, 
         try:
             for _ in range(strikes):
                 struck = time.monotonic()
-                variant = scene.strike(chance)
+                strike = scene.strike(chance)
                 scene.cast.wait_moving()
                 figures.recoveries.append(time.monotonic() - struck)
-                figures.strikes += 1
-                figures.variants[variant] += 1
+                figures.deaths += strike.deaths
+                figures.variants[strike.variant] += 1
                 epochs.add(scene.cast.deployment.epoch())
                 show(figures)
         finally:

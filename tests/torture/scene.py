@@ -26,13 +26,21 @@ _SETTINGS: Final = "[stream]\nstatus_seconds = 0.5\nheartbeat_seconds = 1\n[veri
 """No verifying by the daemon: the recount here is the judge, and what it is to find must not be found before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """What was done, and how many deaths of the scene's kind it was."""
+
+    variant: str
+    deaths: int = 1
+
+
 class Scene(Protocol):
     """One kind's servers, with two consumers."""
 
     cast: "Cast"
 
-    def strike(self, chance: random.Random) -> str:
-        """Let something die once, and bring back what does not come back by itself; returns which variant it was."""
+    def strike(self, chance: random.Random) -> Strike:
+        """Let something die, and bring back what does not come back by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ from tests.torture.figures import Figures, load, save, summary
 from tests.torture.kind import Kind
 
 
-def run(kind: Kind, strikes: int, **more: object) -> Figures:
-    figures = Figures(kind, seed=1, commit="abc", versions="PostgreSQL 18.6, Redis 6.2.14", strikes=strikes)
+def run(kind: Kind, deaths: int, **more: object) -> Figures:
+    figures = Figures(kind, seed=1, commit="abc", versions="PostgreSQL 18.6, Redis 6.2.14", deaths=deaths)
     for name, value in more.items():
         setattr(figures, name, value)
     return figures
 
 
-def test_strikes_are_summed_by_kind_and_differences_over_all() -> None:
+def test_deaths_are_summed_by_kind_and_differences_over_all() -> None:
     found = summary(
         [
             run(Kind.CONSUMER_KILLS, 5, recoveries=[1.0, 3.0]),
