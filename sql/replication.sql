@@ -13,8 +13,8 @@ SELECT to_jsonb(s) || jsonb_build_object(
   FROM pg_replication_slots AS s WHERE slot_name = %(slot)s;
 
 -- name: publication
--- What the publication sends, and in which shape it sends the outbox.
-SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, p.puballtables,
+-- What the publication sends, in which shape it sends the outbox, and a mark that no alteration leaves as it was.
+SELECT concat_ws(':', p.oid, p.xmin, r.oid, r.xmin, r.prrelid) AS mark, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, p.puballtables,
        r.prrelid IS NOT NULL AS has_outbox,
        r.prqual IS NOT NULL OR r.prattrs IS NOT NULL AS filtered,
        (SELECT count(*) FROM pg_publication_rel AS other
@@ -54,7 +54,11 @@ SELECT pg_current_snapshot()::text AS snapshot,
        s.wal_status,
        s.confirmed_flush_lsn::text AS confirmed,
        coalesce(s.active, false) AS active,
-       coalesce(extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz), 0)::float8 AS inactive_seconds
+       coalesce(extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz), 0)::float8 AS inactive_seconds,
+       (SELECT concat_ws(':', p.oid, p.xmin, r.oid, r.xmin, r.prrelid)
+          FROM pg_publication AS p
+          LEFT JOIN pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid = to_regclass(%(outbox)s)
+         WHERE p.pubname = %(publication)s) AS publication_mark
   FROM (VALUES (true)) AS once
   LEFT JOIN pg_replication_slots AS s
     ON s.slot_name = %(slot)s AND s.database = current_database() AND s.plugin = 'pgoutput';

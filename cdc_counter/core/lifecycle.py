@@ -27,13 +27,17 @@ from cdc_counter.errors import (
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One lifetime of tallies; LSNs compare only inside one. `identity` is new with every (re)seed."""
+    """One lifetime of tallies; LSNs compare only inside one. `identity` is new with every (re)seed.
+
+    `publication` is the mark of the publication that it began with, '' where that is not known.
+    """
 
     identity: str
     system_identifier: str
     database_oid: int
     timeline: int
     slot: str
+    publication: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class ServerFacts:
     publication: PublicationFault | None
     timeline_switch: Lsn | None = None
     in_recovery: bool = False
+    publication_mark: str = ""
 
 
 class Loss(StrEnum):
@@ -182,6 +187,7 @@ def decide(
         or _within_fuse(server, slot_name, fuse)
         or _no_gap(stored, server, slot_name)
         or _whole_publication(server)
+        or _same_publication(stored, server)
         or _CONTINUE
     )
 
@@ -316,6 +322,13 @@ def _whole_publication(server: ServerFacts) -> Decision | None:
     if server.publication is PublicationFault.MISSING:
         return _reseed(Loss.PUBLICATION_GONE, reason, hint)
     return Decision(Action.REFUSE, reason, hint)
+
+
+def _same_publication(stored: Stored, server: ServerFacts) -> Decision | None:
+    """Return that rows may be missing: what was written while it was altered is not sent, and nothing else tells."""
+    if not stored.epoch.publication or stored.epoch.publication == server.publication_mark:
+        return None
+    return _reseed(Loss.ROWS_DROPPED, "the publication was altered since the tallies were begun: rows may be missing")
 
 
 def _gap(watermark: Watermark, confirmed_flush: Lsn, slot_name: str) -> Decision:

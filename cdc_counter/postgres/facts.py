@@ -34,6 +34,7 @@ async def server_facts(
         publication=publication_fault(publication_row),
         timeline_switch=await _timeline_switch(connection, timeline, stored_timeline),
         in_recovery=bool(database["in_recovery"]),
+        publication_mark="" if publication_row is None else str(publication_row["mark"]),
     )
 
 

@@ -30,14 +30,17 @@ class Observation:
     confirmed: Lsn | None
     active: bool
     inactive_seconds: float
+    publication_mark: str
 
 
 class Observer:
     """One lazily opened connection; concurrent calls take turns."""
 
-    def __init__(self, conninfo: str, schema: str, slot: str) -> None:
+    def __init__(self, conninfo: str, schema: str, slot: str, publication: str) -> None:
         self._conninfo = conninfo
         self._slot = slot
+        self._schema = schema
+        self._publication = publication
         self._heartbeat = sql.SQL("INSERT INTO {} (xid, deltas) VALUES (pg_current_xact_id(), '[]')").format(
             sql.Identifier(schema, "outbox")
         )
@@ -47,7 +50,7 @@ class Observer:
     async def observe(self) -> Observation:
         """Look; raises UnreachableError, StoppingError when the server is being stopped."""
         async with self._session("observing the server") as connection:
-            return await observe(connection, self._slot)
+            return await observe(connection, self._schema, self._slot, self._publication)
 
     async def confirmed_flush(self) -> Lsn | None:
         """Return where the slot stands; None when it is gone."""
@@ -79,9 +82,9 @@ class Observer:
                 raise
 
 
-async def observe(connection: AsyncConnection[Any], slot: str) -> Observation:
+async def observe(connection: AsyncConnection[Any], schema: str, slot: str, publication: str) -> Observation:
     """Look over a connection of the caller's."""
-    row = await _one(connection, "observe", slot)
+    row = await _one(connection, "observe", slot, outbox=f"{schema}.outbox", publication=publication)
     return Observation(
         snapshot=Snapshot.parse(row["snapshot"]),
         flush_lsn=Lsn.parse(row["flush_lsn"]),
@@ -90,10 +93,11 @@ async def observe(connection: AsyncConnection[Any], slot: str) -> Observation:
         confirmed=None if row["confirmed"] is None else Lsn.parse(row["confirmed"]),
         active=row["active"],
         inactive_seconds=row["inactive_seconds"],
+        publication_mark=row["publication_mark"] or "",
     )
 
 
-async def _one(connection: AsyncConnection[Any], block: str, slot: str) -> dict[str, Any]:
+async def _one(connection: AsyncConnection[Any], block: str, slot: str, **more: str) -> dict[str, Any]:
     cursor = connection.cursor(row_factory=dict_row)
-    await cursor.execute(sql.SQL(sql_blocks("replication")[block]), {"slot": slot})
+    await cursor.execute(sql.SQL(sql_blocks("replication")[block]), {"slot": slot, **more})
     return await cursor.fetchone() or {}

@@ -65,6 +65,10 @@ class Observation(Protocol):
         """Whether somebody streams the slot, or makes it."""
 
     @property
+    def publication_mark(self) -> str:
+        """What tells an altered publication from the one that it was; '' without one."""
+
+    @property
     def inactive_seconds(self) -> float:
         """How long nobody has (PostgreSQL 17 and later, else 0)."""
 

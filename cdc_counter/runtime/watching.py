@@ -1,6 +1,7 @@
 """Watches the server from beside the stream, whether Redis answers or not.
 
-It ends a session that a stopping server would wait for, and has the slot dropped when the fuse blows. A slot that
+It ends a session that a stopping server would wait for, or whose publication was altered, and has the slot dropped when
+the fuse blows. A slot that
 somebody streams is never dropped: whoever streams it watches it, too.
 """
 
@@ -67,6 +68,9 @@ class Watch:
     async def _look(self) -> None:
         self.latest = observation = await self._observer.observe()
         self._consumer.observed(observation.snapshot)
+        began_with = self._consumer.lineage.epoch.publication if self._consumer.lineage is not None else ""
+        if began_with and observation.publication_mark != began_with:
+            self._consumer.interrupt(UnreachableError("the publication was altered", hint=""))
         if observation.confirmed != self._stands_at[0]:
             self._stands_at = (observation.confirmed, self._clock())
         reason = self._why(observation)

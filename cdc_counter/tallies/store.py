@@ -67,6 +67,7 @@ class TallyStore:
                 int(meta["database_oid"]),
                 int(meta["timeline"]),
                 meta["slot"],
+                meta.get("publication", ""),
             )
             return Stored(epoch, Watermark.from_stored(meta["watermark"], meta.get("partial", "")))
         except (KeyError, ValueError, CdcCounterError) as error:
@@ -157,6 +158,7 @@ class TallyStore:
             "database_oid": str(stored.epoch.database_oid),
             "timeline": str(stored.epoch.timeline),
             "slot": stored.epoch.slot,
+            "publication": stored.epoch.publication,
             "watermark": stored.watermark.lsn.version,
             "partial": "",
         }

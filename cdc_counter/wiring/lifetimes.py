@@ -95,7 +95,8 @@ async def _watch(watcher: AsyncConnection[Any], pid: int, settings: PostgresSett
         await asyncio.sleep(_LOOK_SECONDS)
         with translated_errors("looking for blockers"):
             blockers = await blockers_of(watcher, pid)
-            if fuse.blown((await observe(watcher, settings.slot)).retained_wal, 0):
+            observation = await observe(watcher, settings.schema_name, settings.slot, settings.publication)
+            if fuse.blown(observation.retained_wal, 0):
                 await watcher.execute("SELECT pg_cancel_backend(%s)", [pid])
         if blockers:
             on_event(InitEvent(EventKind.WAITING, "creating the slot", waiting_for(blockers)))
@@ -125,7 +126,7 @@ async def give_up_slot(config: Config, why: Callable[[Observation], str]) -> boo
         if not await claim_slot(connection, settings.slot):
             return False
         with translated_errors("looking at the slot"):
-            observation = await observe(connection, settings.slot)
+            observation = await observe(connection, settings.schema_name, settings.slot, settings.publication)
         if observation.active or not why(observation):
             return False
         await remove_slot(connection, settings.slot, lambda _: None)
@@ -157,6 +158,7 @@ async def begin_epoch(
         database_oid=facts.database_oid,
         timeline=facts.timeline,
         slot=config.postgres.slot,
+        publication=facts.publication_mark,
     )
     known = await _known(tallies)
     now = time.time()

@@ -159,7 +159,7 @@ async def consuming_parts(
 
     # Where somebody holds the outbox the heartbeat is left out, and looking goes on.
     looking = conninfo(settings, "observer", session={"lock_timeout": _HEARTBEAT_PATIENCE})
-    observer = Observer(looking, settings.schema_name, settings.slot)
+    observer = Observer(looking, settings.schema_name, settings.slot, settings.publication)
     consumer = Consumer(
         ConsumerSettings(
             slot=settings.slot,
@@ -176,7 +176,7 @@ async def consuming_parts(
         rebuild,
     )
     # A connection of its own: a heartbeat may wait for a synchronous standby.
-    onlooker = Observer(conninfo(settings, "watch"), settings.schema_name, settings.slot)
+    onlooker = Observer(conninfo(settings, "watch"), settings.schema_name, settings.slot, settings.publication)
     watch = Watch(stream.status_seconds, consumer, onlooker, fuse, give_up)
     recounter = Recounter(conninfo(settings, "recount"), settings.schema_name)
     upkeep = Upkeep(

@@ -77,6 +77,14 @@ TABLE: dict[str, tuple[Stored | None, ServerFacts, Action, str]] = {
     "publication missing": (
         STORED, replace(SERVER, publication=PublicationFault.MISSING), Action.RESEED, "the publication does not exist",
     ),
+    "publication altered since": (
+        replace(STORED, epoch=replace(STORED.epoch, publication="1:2")), replace(SERVER, publication_mark="1:3"),
+        Action.RESEED, "the publication was altered",
+    ),
+    "publication as it was": (
+        replace(STORED, epoch=replace(STORED.epoch, publication="1:2")), replace(SERVER, publication_mark="1:2"),
+        Action.CONTINUE, "",
+    ),
 } | {
     f"publication: {fault}": (STORED, replace(SERVER, publication=fault), Action.REFUSE, f"the publication {fault}")
     for fault in PublicationFault
@@ -104,6 +112,7 @@ LOSSES: dict[str, Loss] = {
     "slot half made": Loss.SLOT_LOST,
     "slot ahead of the watermark": Loss.GAP,
     "publication missing": Loss.PUBLICATION_GONE,
+    "publication altered since": Loss.ROWS_DROPPED,
 }
 
 
