@@ -37,6 +37,10 @@ class Link:
         """Pass each chunk on only after `seconds`, either way."""
         self._in_loop(lambda: self._proxy.delay(seconds))
 
+    def black_hole(self) -> None:
+        """Read every byte and throw it away; connections stay open, and are useless from here on."""
+        self._in_loop(self._proxy.black_hole)
+
     def switch(self, port: int) -> None:
         """Send everybody to another server on loopback: open connections are cut."""
         self._in_loop(lambda: self._proxy.switch(port))
@@ -73,6 +77,9 @@ def fault_link(upstream_port: int, *, only: bytes = b"") -> Iterator[Link]:
 async def _end(proxy: FaultProxy) -> None:
     await proxy.__aexit__(None, None, None)
     others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        # They end by themselves, for their connections are cut; cancelled earlier they would be reported.
+        await asyncio.wait(others, timeout=5)
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
