@@ -180,7 +180,7 @@ def decide(
     if stored is None:
         return _nothing_stored(server, slot_name, known, damage, fuse)
     return (
-        belongs_elsewhere(stored, server)
+        belongs_elsewhere(stored, server, slot_name)
         or _a_primary(server)
         or _same_history(stored, server)
         or _readable_slot(server, slot_name)
@@ -223,9 +223,9 @@ def _nothing_stored(server: ServerFacts, slot_name: str, known: Epoch | None, da
     )
 
 
-def belongs_elsewhere(stored: Stored, server: ServerFacts) -> Decision | None:
-    """Return why these tallies are not of this database; None when they are."""
-    return _of_other_database(stored.epoch, server)
+def belongs_elsewhere(stored: Stored, server: ServerFacts, slot_name: str) -> Decision | None:
+    """Return why these tallies are not of this database and slot; None when they are."""
+    return _of_other_database(stored.epoch, server) or _of_other_slot(stored.epoch, slot_name)
 
 
 def _of_other_database(epoch: Epoch, server: ServerFacts) -> Decision | None:
@@ -243,6 +243,18 @@ def _of_other_database(epoch: Epoch, server: ServerFacts) -> Decision | None:
             "check the database name in postgres.dsn; give every database a redis.prefix of its own",
         )
     return None
+
+
+def _of_other_slot(epoch: Epoch, slot_name: str) -> Decision | None:
+    """Two consumers with slots of their own would take every watermark from each other, and each the other's epoch."""
+    if epoch.slot == slot_name:
+        return None
+    return Decision(
+        Action.REFUSE,
+        f"the tallies are streamed from slot {epoch.slot!r}, not {slot_name!r}",
+        "check postgres.slot; give every deployment a redis.prefix of its own, or run 'cdc-counter init --reseed' if "
+        f"this slot takes the old one's place, and drop {epoch.slot!r} then, for it holds back WAL",
+    )
 
 
 def _a_primary(server: ServerFacts) -> Decision | None:

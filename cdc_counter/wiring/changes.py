@@ -64,7 +64,7 @@ async def plan(config: Config) -> ChangePlan:
     async with connected(conninfo(config.postgres, "plan", admin=True)) as connection, tally_store(config) as tallies:
         stored = await tallies.load()
         if stored is not None:
-            await require_same_database(config, stored)
+            await require_same_deployment(config, stored)
         return (await read_changes(config, connection, tallies, stored)).shown
 
 
@@ -82,7 +82,7 @@ async def apply(config: Config, on_event: OnEvent, on_plan: Callable[[ChangePlan
                 f"nothing is installed that could be changed: no {missing}", hint="run 'cdc-counter init'"
             )
         await check_servers(config, connection, on_event)
-        await require_same_database(config, stored)
+        await require_same_deployment(config, stored)
         changes = await read_changes(config, connection, tallies, stored)
         on_plan(changes.shown)
         changed = await change_objects(config, changes, on_event)
@@ -162,9 +162,9 @@ async def check_servers(config: Config, connection: AsyncConnection[Any], on_eve
     on_event(InitEvent(EventKind.CHECK, "PostgreSQL and Redis are ready"))
 
 
-async def require_same_database(config: Config, stored: Stored) -> None:
-    """Keep two databases under one prefix apart: the counters of one would be taken for surplus by the other."""
-    if (decision := belongs_elsewhere(stored, await current_facts(config))) is not None:
+async def require_same_deployment(config: Config, stored: Stored) -> None:
+    """Keep two deployments under one prefix apart: the counters of one would be taken for surplus by the other."""
+    if (decision := belongs_elsewhere(stored, await current_facts(config), config.postgres.slot)) is not None:
         raise decision.error()
 
 

@@ -21,7 +21,7 @@ from cdc_counter.wiring.changes import (
     check_servers,
     make_known,
     read_changes,
-    require_same_database,
+    require_same_deployment,
     until_settled,
 )
 from cdc_counter.wiring.lifetimes import begin_epoch, ensure_slot, remove_slot
@@ -38,7 +38,7 @@ async def init(config: Config, on_event: OnEvent, *, reseed: bool = False) -> In
         await check_servers(config, connection, on_event)
         stored = await tallies.load()
         if stored is not None and not reseed:
-            await require_same_database(config, stored)
+            await require_same_deployment(config, stored)
         changes = await read_changes(config, connection, tallies, stored)
         changed = await change_objects(config, changes, on_event)
         if reseed:

@@ -12,9 +12,12 @@ import redis
 
 from cdc_counter.failpoints import Failpoint
 from tests.fault.deployment import COUNTERS, HONEST, Deployment, Traffic, wait_for_end
+from tests.fault.losses import drop_publication
 from tests.rig.daemon import command
+from tests.rig.eventually import eventually_sync
 from tests.rig.failpoints import Action
 from tests.rig.subscriber import subscribed
+from tests.rig.tallies import all_tallies, wait_applied
 
 KILLED: Final = -9
 
@@ -48,6 +51,18 @@ DROP: Final = frozenset({Failpoint.SLOT_DROPPED, Failpoint.DATABASE_STEP, Failpo
 
 FEW: Final = COUNTERS[: COUNTERS.index("[[counter]]", COUNTERS.index('"conversations"\n[[') + 20)]
 OTHERS: Final = frozenset(HONEST) - {"open_by_channel", "conversations"}
+
+CHANGED: Final = """
+[[counter]]
+name = "open_by_channel"
+table = "conversations"
+by = "channel_id"
+[[counter]]
+name = "by_status"
+table = "conversations"
+by = "status"
+"""
+"""One altered, one added, one removed."""
 
 
 def test_every_failpoint_is_in_a_scenario() -> None:
@@ -116,3 +131,82 @@ def test_init_killed_after_every_step_is_finished_by_the_next(deployment18: Depl
     deployment.daemon().start()
     deployment.assert_exact(without=OTHERS)
     nothing_left_over(deployment)
+
+
+@pytest.mark.programme
+def test_apply_killed_after_every_step_is_finished_by_the_next(deployment18: Deployment) -> None:
+    """Nothing else runs: `apply` counts what is added and altered, and clears what is removed, by itself."""
+    deployment = deployment18
+    deployment.config = deployment.write_config("c", counters=FEW)
+    deployment.init()
+    deployment.config = deployment.write_config("c", counters=CHANGED)
+    with Traffic(deployment.dsn, 1):
+        killed_everywhere(deployment, APPLY, lambda: deployment.obedient("apply").returncode)
+    deployment.daemon().start()
+    wait_applied(deployment.dsn, deployment.redis_url)
+    found = all_tallies(deployment.redis_url)
+    assert found == {
+        (counter, "-", bucket): count
+        for counter, column in (("open_by_channel", "channel_id"), ("by_status", "status"))
+        for bucket, count in deployment.sql(f"SELECT {column}::text, count(*) FROM conversations GROUP BY 1")
+    }
+    nothing_left_over(deployment)
+
+
+@pytest.mark.programme
+def test_reseed_killed_after_every_step_is_finished_by_the_next(deployment18: Deployment) -> None:
+    deployment = deployment18
+    deployment.config = deployment.write_config("c", counters=FEW)
+    deployment.init()
+    with Traffic(deployment.dsn, 1):
+        killed_everywhere(deployment, RESEED, lambda: deployment.obedient("init", "--reseed").returncode)
+    deployment.daemon().start()
+    deployment.assert_exact(without=OTHERS)
+    nothing_left_over(deployment)
+
+
+@pytest.mark.programme
+def test_rebuild_killed_after_every_step_is_finished_by_the_next_start(deployment18: Deployment) -> None:
+    """The publication is gone: it is made again, then the slot, then everything is counted."""
+    deployment = deployment18
+    deployment.config = deployment.write_config("c", counters=FEW)
+    deployment.init()
+    epoch = deployment.epoch()
+    drop_publication(deployment)
+    daemon = deployment.daemon(program=deployment.failpoints.program)
+
+    def run() -> int:
+        """Until it is killed, or has rebuilt everything."""
+        daemon.start()
+        eventually_sync(
+            lambda: (
+                not daemon.running or (deployment.epoch() != epoch and set(deployment.states().values()) == {"live"})
+            ),
+            "killed, or rebuilt",
+            deadline=60,
+        )
+        return daemon.terminate()
+
+    with Traffic(deployment.dsn, 1):
+        killed_everywhere(deployment, REBUILD, run)
+    daemon.start()
+    deployment.assert_exact(without=OTHERS)
+    nothing_left_over(deployment)
+
+
+@pytest.mark.programme
+def test_drop_killed_after_every_step_is_finished_by_the_next_and_leaves_no_slot(deployment18: Deployment) -> None:
+    """Of an installation that was killed itself, as soon as it had a slot."""
+    deployment = deployment18
+    deployment.config = deployment.write_config("c", counters=FEW)
+    deployment.failpoints.order(Failpoint.SLOT_CREATED, Action.KILL)
+    assert deployment.obedient("init").returncode == KILLED
+    with redis.Redis.from_url(deployment.redis_url) as client:
+        client.set("cdc:meta:of-somebody-else", "stays")
+        client.hset("cdc:meta", "epoch", "of an installation before")
+        killed_everywhere(deployment, DROP, lambda: deployment.obedient("drop", "--yes").returncode)
+        assert client.keys() == [b"cdc:meta:of-somebody-else"]
+    assert deployment.sql("SELECT 1 FROM pg_replication_slots WHERE database = current_database()") == []
+    assert deployment.sql("SELECT 1 FROM pg_publication") == []
+    assert deployment.sql("SELECT 1 FROM pg_trigger WHERE NOT tgisinternal") == []
+    assert deployment.sql("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'cdc%'") == []

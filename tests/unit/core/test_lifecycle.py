@@ -47,6 +47,12 @@ TABLE: dict[str, tuple[Stored | None, ServerFacts, Action, str]] = {
     "tallies lost": (None, SERVER, Action.RESEED, "Redis has no tallies under this prefix"),
     "other system": (STORED, replace(SERVER, system_identifier="8000"), Action.REFUSE, "this server is 8000"),
     "other database": (STORED, replace(SERVER, database_oid=6), Action.REFUSE, "with oid 5, not 6"),
+    "other slot": (
+        replace(STORED, epoch=replace(STORED.epoch, slot="other")), SERVER, Action.REFUSE, "from slot 'other', not 's'",
+    ),
+    "other slot, and ours is missing": (
+        replace(STORED, epoch=replace(STORED.epoch, slot="other")), replace(SERVER, slot=None), Action.REFUSE, "other",
+    ),
     "promoted after the watermark": (
         STORED, replace(SERVER, timeline=3, timeline_switch=Lsn(101)), Action.CONTINUE, "",
     ),
