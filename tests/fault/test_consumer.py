@@ -1,12 +1,16 @@
 """One consumer after the other, and one against the other, while everything around them dies: exact every time."""
 
+import sys
 from functools import partial
 from typing import Literal
+
+import pytest
 
 from cdc_counter.embedded import PostgresServer, RedisServer
 from tests.fault.deployment import Deployment, Traffic, wait_said
 from tests.fault.link import fault_link
-from tests.rig.daemon import Daemon
+from tests.fault.losses import flush, wait_new_epoch
+from tests.rig.daemon import Daemon, command
 from tests.rig.eventually import eventually_sync
 from tests.rig.tallies import end_of_wal, watermark
 
@@ -128,3 +132,52 @@ def test_servers_that_crash_and_stop_are_awaited(
     daemon.wait_ready()
     assert daemon.terminate() == 0
     assert deployment.slot_position() == watermark(deployment.redis_url)
+
+
+def test_wall_clock_that_jumps_decides_nothing(deployment18: Deployment) -> None:
+    """Positions decide what is applied, the monotonic clock what is waited for."""
+    deployment = deployment18
+    deployment.init()
+    program = (sys.executable, "-m", "tests.rig.clock")
+    daemon = deployment.daemon("consumer", None, "--role", "consumer", program=program).start()
+    with Traffic(deployment.dsn) as traffic:
+        traffic.wait_for_more()
+        terminate_walsender(deployment)
+        wait_said(daemon, "streaming slot", 2)
+        traffic.wait_for_more()
+        epoch = deployment.epoch()
+        flush(deployment)
+        wait_new_epoch(deployment, epoch)
+        traffic.wait_for_more()
+    deployment.assert_exact()
+    verified = command("verify", config=deployment.config)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert daemon.terminate() == 0
+    assert deployment.slot_position() == watermark(deployment.redis_url)
+
+
+@pytest.mark.programme
+def test_connection_that_became_a_black_hole_does_not_keep_the_slot(
+    deployment18: Deployment, postgres18: PostgresServer
+) -> None:
+    """The server gives up on it after the time that we ask for, not after its own minute."""
+    deployment = deployment18
+    deployment.init()
+    epoch = deployment.epoch()
+    with fault_link(postgres18.port) as link:
+        through = deployment.dsn.replace(f":{postgres18.port}/", f":{link.port}/")
+        config = deployment.write_config("proxied", dsn=through, postgres="wal_sender_timeout_seconds = 5")
+        one, two = deployment.daemon("one", config).start().wait_ready(), deployment.daemon("two").start()
+        wait_said(two, "standing by")
+        with Traffic(deployment.dsn) as traffic:
+            traffic.wait_for_more()
+            link.black_hole()
+            wait_said(two, "streaming slot", deadline=50)
+            wait_moving(deployment)
+            link.pass_on()
+            # It has heard nothing for long, and looks again.
+            wait_said(one, "standing by", deadline=60)
+            traffic.wait_for_more()
+        deployment.assert_exact()
+        assert [daemon.log_text().count("streaming slot") for daemon in (one, two)] == [1, 1]
+    assert deployment.epoch() == epoch, "something was lost, and counted again"

@@ -8,23 +8,18 @@ import pytest
 
 from cdc_counter.failpoints import Failpoint
 from tests.fault.deployment import Deployment, Traffic, wait_said
-from tests.fault.losses import flush, wait_new_epoch
+from tests.fault.losses import end_walsender, flush, wait_new_epoch
 from tests.fault.test_killed import SEED, STREAM
 from tests.rig.eventually import eventually_sync
 from tests.rig.failpoints import Action, Failpoints
 from tests.rig.subscriber import subscribed
 from tests.rig.tallies import end_of_wal, watermark
 
-QUICK: Final = "wal_sender_timeout_seconds = 2"
+QUICK: Final = "wal_sender_timeout_seconds = 5"
 """The server gives the slot free so soon after its consumer has fallen silent."""
 
 LONGER_THAN_ANY: Final = 6.0
-"""Seconds: Redis's replies are waited for 5, the server waits 2 as configured here."""
-
-
-def quick(deployment: Deployment, name: str, more: str = "") -> Path:
-    """Write a configuration whose consumer loses its slot soon."""
-    return deployment.write_config(name, postgres=QUICK, extra=more)
+"""Seconds: Redis's replies are waited for 5, and so does the server wait, as configured here."""
 
 
 def test_batch_of_a_frozen_consumer_is_not_added_to_what_its_successor_applied_of_it(
@@ -38,10 +33,11 @@ def test_batch_of_a_frozen_consumer_is_not_added_to_what_its_successor_applied_o
     deployment = deployment18
     deployment.init()
     epoch = deployment.epoch()
-    config = quick(deployment, "quick", "[verify]\nshare = 0")
-    one = deployment.daemon("one", config, program=deployment.failpoints.program).start().wait_ready()
+    one = deployment.daemon("one", program=deployment.failpoints.program).start().wait_ready()
     others = Failpoints(tmp_path / "others")
-    small = quick(deployment, "small", "[stream]\nmax_batch_keys = 1\n[verify]\nshare = 0")
+    # While it stands still, its connection stays, and keeps the slot from the other one.
+    patient = "wal_sender_timeout_seconds = 300"
+    small = deployment.write_config("small", postgres=patient, extra="[stream]\nmax_batch_keys = 1")
     two = deployment.daemon("two", small, program=others.program).start()
     wait_said(two, "standing by")
 
@@ -52,6 +48,7 @@ def test_batch_of_a_frozen_consumer_is_not_added_to_what_its_successor_applied_o
     others.order(Failpoint.AFTER_APPLY, Action.FREEZE)
     one.thaw()
     deployment.failpoints.wait_reached(Failpoint.BEFORE_APPLY)
+    end_walsender(deployment)
     others.wait_reached(Failpoint.AFTER_APPLY)
     applied, confirmed = watermark(deployment.redis_url), deployment.slot_position()
 
@@ -73,10 +70,12 @@ def test_consumer_frozen_for_longer_than_every_timeout_wakes_up_as_stand_by(
     deployment = deployment18
     deployment.init()
     epoch = deployment.epoch()
-    one = deployment.daemon("one", quick(deployment, "one-quick"), program=deployment.failpoints.program)
+    one = deployment.daemon(
+        "one", deployment.write_config("quick-one", postgres=QUICK), program=deployment.failpoints.program
+    )
     assert one.port is not None
     one.start().wait_ready()
-    two = deployment.daemon("two", quick(deployment, "two-quick")).start()
+    two = deployment.daemon("two", deployment.write_config("quick-two", postgres=QUICK)).start()
     wait_said(two, "standing by")
     with subscribed(one.port, "conversations"), Traffic(deployment.dsn) as traffic:
         deployment.failpoints.order(point, Action.FREEZE)
@@ -105,21 +104,24 @@ def test_seeder_frozen_and_awake_beside_its_successor_changes_nothing(
     deployment = deployment18
     deployment.init()
     epoch = deployment.epoch()
-    one = deployment.daemon("one", quick(deployment, "one-quick"), program=deployment.failpoints.program)
+    one = deployment.daemon(
+        "one", deployment.write_config("quick-one", postgres=QUICK), program=deployment.failpoints.program
+    )
     one.start().wait_ready()
-    two = deployment.daemon("two", quick(deployment, "two-quick")).start()
+    two = deployment.daemon("two", deployment.write_config("quick-two", postgres=QUICK)).start()
     wait_said(two, "standing by")
     with Traffic(deployment.dsn) as traffic:
         deployment.failpoints.order(point, Action.FREEZE, 2 if point is Failpoint.SEED_ADDED else 0)
         flush(deployment)
         deployment.failpoints.wait_reached(point)
         wait_new_epoch(deployment, epoch)
-        wait_said(two, "counter visits_by_page is live", deadline=60)
+        wait_said(two, "streaming slot", 1, deadline=60)
+        eventually_sync(lambda: {*deployment.states().values()} == {"live"}, "the successor counts", deadline=60)
         traffic.wait_for_more()
         one.thaw()
         wait_said(one, "standing by", 1)
         traffic.wait_for_more()
-        assert set(deployment.states().values()) == {"live"}
+        assert {*deployment.states().values()} == {"live"}
     deployment.assert_exact()
     assert (one.running, two.running) == (True, True)
 

@@ -1,6 +1,7 @@
 """What a consumer does when the two servers do not fit together: it says so, and never shows a wrong number as good."""
 
 import psycopg
+import redis
 
 from cdc_counter.embedded import PostgresServer
 from tests.fault.deployment import COUNTERS, HONEST, SCHEMA, Deployment, Traffic, wait_for_end, wait_said
@@ -99,3 +100,34 @@ def test_another_database_under_the_same_prefix_is_refused_and_changes_nothing(
     assert [deployment.record(name) for name in HONEST] == counters
     deployment.daemon().start().wait_ready()
     deployment.assert_exact()
+
+
+def test_another_slot_under_the_same_prefix_is_refused_and_changes_nothing(deployment18: Deployment) -> None:
+    """Two consumers with slots of their own would take every watermark from each other."""
+    deployment = deployment18
+    deployment.init()
+    epoch = deployment.epoch()
+    deployment.daemon().start().wait_ready()
+    config = deployment.write_config("other", slot="other")
+    ends_with(deployment.daemon("elsewhere", config), REFUSED, "from slot 'cdc_counter', not 'other'")
+    deployment.sql("SELECT pg_create_logical_replication_slot('other', 'pgoutput')")
+    ends_with(deployment.daemon("elsewhere", config), REFUSED, "from slot 'cdc_counter', not 'other'")
+    tried = command("init", config=config)
+    assert (tried.returncode, "redis.prefix" in tried.stderr) == (REFUSED, True), tried.stdout + tried.stderr
+    deployment.assert_exact()
+    assert deployment.epoch() == epoch
+
+
+def test_a_wrong_prefix_waits_as_long_as_the_right_consumer_streams(deployment18: Deployment) -> None:
+    deployment = deployment18
+    deployment.init()
+    daemon = deployment.daemon().start().wait_ready()
+    config = deployment.write_config("wrong")
+    config.write_text(config.read_text(encoding="utf-8").replace("[redis]\n", '[redis]\nprefix = "wrong"\n'))
+    wrong = deployment.daemon("wrong-prefix", config, "--role", "consumer").start()
+    wait_said(wrong, "standing by")
+    assert wrong.terminate() == 0
+    with redis.Redis.from_url(deployment.redis_url) as client:
+        assert set(client.scan_iter(match="wrong:*", count=1000)) <= {b"wrong:status"}
+    deployment.assert_exact()
+    assert daemon.log_text().count("streaming slot") == 1
