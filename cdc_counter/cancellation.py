@@ -6,6 +6,11 @@ for its end. So whatever loops over such calls asks here after each of them.
 """
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+_PATIENCE: Final = 1.0
+"""Seconds after which a task that was asked to end is asked again."""
 
 
 def honour_cancellation() -> None:
@@ -13,3 +18,16 @@ def honour_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Cancel tasks, again and again, until each has ended. How they ended does not matter any more.
+
+    Once is not enough: a task that dropped it and then waits for something that never comes would never end.
+    """
+    ending = list(tasks)
+    while running := [task for task in ending if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_PATIENCE)
+    await asyncio.gather(*ending, return_exceptions=True)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 
-from cdc_counter.cancellation import honour_cancellation
+from cdc_counter.cancellation import end, honour_cancellation
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.errors import BusyError, CdcCounterError, UnreachableError
@@ -93,8 +93,7 @@ class Recounter:
                     ) from error
                 raise
             finally:
-                watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
+                await end([watch])
 
     async def _give_way(self, pid: int, waiting: list[int]) -> None:
         """End the recounting backend as soon as somebody waits for it; short recounts are not watched."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from cdc_counter.cancellation import end
 from cdc_counter.errors import CdcCounterError
 
 
@@ -35,9 +36,7 @@ async def unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -
         if working.done():
             await working
     finally:
-        stopped.cancel()
-        working.cancel()
-        await asyncio.gather(working, stopped, return_exceptions=True)
+        await end((working, stopped))
 
 
 def _rank(error: BaseException) -> int:

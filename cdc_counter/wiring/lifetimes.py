@@ -14,7 +14,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from cdc_counter import failpoints
-from cdc_counter.cancellation import honour_cancellation
+from cdc_counter.cancellation import end, honour_cancellation
 from cdc_counter.config import Config, PostgresSettings
 from cdc_counter.core.changes import begun
 from cdc_counter.core.counters import CounterRecord
@@ -79,8 +79,7 @@ async def ensure_slot(
                 patience = min(2 * patience, longest)
                 continue
             finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                await end([watching])
             break
     failpoints.reach(Failpoint.SLOT_CREATED)
     with translated_errors("creating the slot"):

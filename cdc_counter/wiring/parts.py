@@ -9,6 +9,7 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 from redis.asyncio import Redis
 
+from cdc_counter.cancellation import end
 from cdc_counter.config import Config, PostgresSettings
 from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.verifying import Pace
@@ -214,5 +215,4 @@ async def consuming_parts(
 async def consume(consumer: Consumer, stop: asyncio.Event, beside: Iterable["asyncio.Task[None]"]) -> None:
     """Run a consumer until `stop`, then end the tasks beside it: what they wait for will not come any more."""
     await consumer.run(stop)
-    for task in beside:
-        task.cancel()
+    await end(beside)

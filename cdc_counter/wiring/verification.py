@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
+from cdc_counter.cancellation import end
 from cdc_counter.config import Config
 from cdc_counter.core.events import EventKind, InitEvent
 from cdc_counter.core.request import Failed, Finished, Progress, Request, Wish
@@ -180,8 +181,7 @@ async def _work_alone(config: Config, request: Request, on_event: OnEvent) -> As
                 yield verification
             await working
         finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+            await end([working])
             await parts.upkeep.report_stopped(f"{request.wish.value} is done; 'cdc-counter run' is not running")
 
 

@@ -140,6 +140,7 @@ def test_wall_clock_that_jumps_decides_nothing(deployment18: Deployment) -> None
     deployment.init()
     program = (sys.executable, "-m", "tests.rig.clock")
     daemon = deployment.daemon("consumer", None, "--role", "consumer", program=program).start()
+    wait_said(daemon, "streaming slot")
     with Traffic(deployment.dsn) as traffic:
         traffic.wait_for_more()
         terminate_walsender(deployment)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from cdc_counter.cancellation import honour_cancellation
+from cdc_counter.cancellation import end, honour_cancellation
 from cdc_counter.runtime.backoff import pause
 
 
@@ -44,6 +44,20 @@ async def test_a_lost_cancellation_ends_a_loop_at_its_pause() -> None:
 
     task = asyncio.create_task(loops())
     await _cancelled_while(task, entered)
+    assert task.cancelled()
+
+
+async def test_a_task_that_lost_a_cancellation_and_waits_for_ever_is_asked_again() -> None:
+    entered = asyncio.Event()
+
+    async def waits() -> None:
+        await _drops_one_cancellation(entered)
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(waits())
+    await entered.wait()
+    async with asyncio.timeout(30):
+        await end([task])
     assert task.cancelled()
 
 
