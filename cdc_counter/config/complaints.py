@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from cdc_counter.config.redaction import MASK, redacted
 
-_SECRET_KEYS: Final = frozenset({"auth", "secret"})
+_SECRET_KEYS: Final = frozenset({"auth", "secret", "sentinel_password"})
 _LONGEST_VALUE: Final = 120
 
 # Pydantic's sentences are about Python; these are about the file. Others are shown as they are.

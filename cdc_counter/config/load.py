@@ -28,6 +28,7 @@ OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
     "CDC_COUNTER_POSTGRES_DSN": ("postgres", "dsn"),
     "CDC_COUNTER_POSTGRES_ADMIN_DSN": ("postgres", "admin_dsn"),
     "CDC_COUNTER_REDIS_URL": ("redis", "url"),
+    "CDC_COUNTER_REDIS_SENTINEL_PASSWORD": ("redis", "sentinel_password"),
     "CDC_COUNTER_JWT_SECRET": ("gateway", "auth", "secret"),
 }
 """Environment variables that override one key each; an empty variable counts as not set."""

@@ -4,14 +4,17 @@ Only shapes and ranges are judged here. The defaults are repeated, with comments
 """
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from cdc_counter.core.durability import Policy
 
 _POSTGRES_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 _DATABASE_NUMBER: Final = re.compile(r"/?[0-9]*\Z", re.ASCII)
 _HASH_TAG: Final = re.compile(r"[^{}]*(\{[^{}]+\}[^{}]*)?\Z")
+_REDIS_PORT: Final = 6379
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 
 
@@ -70,6 +73,21 @@ def _redis_url(value: str) -> str:
     return value
 
 
+def _host_port(value: str) -> str:
+    try:
+        host, port = _address(value)
+    except ValueError:
+        host, port = "", 0
+    if not host or not port:
+        raise ValueError("must be a host and a port, such as '10.0.0.5:26379'")
+    return value
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "", parts.port or 0
+
+
 def _prefix(value: str) -> str:
     if not value or any(character.isspace() or not character.isprintable() for character in value):
         raise ValueError("must be text without spaces and control characters")
@@ -86,6 +104,7 @@ def _failover(value: object) -> object:
 
 
 PostgresName = Annotated[str, AfterValidator(_postgres_name)]
+HostPort = Annotated[str, AfterValidator(_host_port)]
 Dsn = Annotated[str, AfterValidator(_dsn)]
 
 
@@ -128,9 +147,53 @@ class RedisSettings(Section):
     """`[redis]`: the server and the names of our keys in it."""
 
     url: Annotated[str, AfterValidator(_redis_url), Field(repr=False)] = "redis://localhost:6379/0"
+    sentinels: Annotated[tuple[HostPort, ...], Field(strict=False)] = ()
+    """Who knows the master; then the host of `url` counts for nothing, the rest of it for the master."""
+    sentinel_master: str | None = None
+    sentinel_password: Annotated[str | None, Field(repr=False)] = None
+    cluster: bool = False
+    """Whether the server is a node of a Redis Cluster: the node that serves the prefix is found through it."""
+    cluster_nodes: Annotated[tuple[HostPort, ...], Field(strict=False)] = ()
+    """Further nodes to ask, for when the one of `url` is down."""
     prefix: Annotated[str, AfterValidator(_prefix)] = "cdc"
     feed_length: Annotated[int, Field(ge=1000, le=10_000_000)] = 20_000
     """Changed values kept in the feed: how far a gateway may fall behind before it reads its rooms again."""
+    confirm: Annotated[Policy, Field(strict=False)] = Policy.APPLIED
+    """When a commit that Redis has applied may be confirmed to the slot, and so leave PostgreSQL's WAL."""
+    confirm_replicas: Annotated[int, Field(ge=0, le=100)] = 1
+    """Replicas that must have it (`replicated`) or have it on disk (`fsynced`, where 0 is allowed)."""
+    confirm_timeout_seconds: Annotated[float, Field(ge=0.1, le=4)] = 2.0
+    """For replicas and disks. Above the second that appendfsync everysec takes; below the client's timeout of 5 s."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.confirm is Policy.REPLICATED and self.confirm_replicas == 0:
+            raise ValueError('confirm "replicated" needs confirm_replicas of at least 1')
+        if bool(self.sentinels) != bool(self.sentinel_master):
+            raise ValueError("sentinels and sentinel_master need each other")
+        if self.sentinels and self.cluster:
+            raise ValueError("sentinels and cluster exclude each other")
+        if self.cluster_nodes and not self.cluster:
+            raise ValueError("cluster_nodes need cluster = true")
+        parts = urlsplit(self.url)
+        if (self.sentinels or self.cluster) and parts.scheme == "unix":
+            raise ValueError("url must be redis:// or rediss:// for sentinels and clusters")
+        if self.cluster and "{" not in self.prefix:
+            raise ValueError(f"a cluster needs a hash tag in prefix, such as '{{{self.prefix}}}'")
+        if self.cluster and parts.path.strip("/0"):
+            raise ValueError("a cluster has database 0 only")
+        return self
+
+    @property
+    def sentinel_addresses(self) -> list[tuple[str, int]]:
+        """Whom to ask for the master."""
+        return [_address(text) for text in self.sentinels]
+
+    @property
+    def cluster_addresses(self) -> list[tuple[str, int]]:
+        """Whom to ask which node serves us."""
+        parts = urlsplit(self.url)
+        return [(parts.hostname or "", parts.port or _REDIS_PORT), *map(_address, self.cluster_nodes)]
 
 
 class StreamSettings(Section):

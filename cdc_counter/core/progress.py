@@ -1,7 +1,8 @@
-"""The three LSNs of a stream: received, applied, confirmed; they only move forward, and in that order.
+"""The LSNs of a stream: received, applied, durable, confirmed; they only move forward, and in that order.
 
-received: got from the stream. applied: in Redis. confirmed: told to the slot. confirmed <= applied <= received always
-holds, so that `confirmed_flush_lsn > watermark` can only ever mean that Redis lost writes.
+received: got from the stream. applied: in Redis. durable: applied, and kept there as the confirm policy asks.
+confirmed: told to the slot. confirmed <= durable <= applied <= received always holds, so that `confirmed_flush_lsn >
+watermark` can only ever mean that Redis lost writes.
 """
 
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ class Progress:
 
     received: Lsn
     applied: Lsn
+    durable: Lsn
     confirmed: Lsn
 
     @classmethod
-    def starting_at(cls, watermark: Lsn) -> "Progress":
-        """Begin where Redis stands."""
-        return cls(watermark, watermark, watermark)
+    def starting_at(cls, watermark: Lsn, durable: Lsn) -> "Progress":
+        """Begin where Redis stands; of that, everything through `durable` was confirmed before, or may be now."""
+        return cls(watermark, watermark, durable, durable)
 
     def receive(self, lsn: Lsn) -> None:
         """Note an end position seen on the stream; an older one changes nothing (keepalives repeat themselves)."""
@@ -32,8 +34,14 @@ class Progress:
             raise ValueError(f"applied {lsn} must lie between {self.applied} and received {self.received}")
         self.applied = lsn
 
+    def keep(self, lsn: Lsn) -> None:
+        """Note that everything through `lsn` is durable."""
+        if not self.durable <= lsn <= self.applied:
+            raise ValueError(f"durable {lsn} must lie between {self.durable} and applied {self.applied}")
+        self.durable = lsn
+
     def confirm(self, lsn: Lsn) -> None:
         """Note that the slot was told `lsn`."""
-        if not self.confirmed <= lsn <= self.applied:
-            raise ValueError(f"confirmed {lsn} must lie between {self.confirmed} and applied {self.applied}")
+        if not self.confirmed <= lsn <= self.durable:
+            raise ValueError(f"confirmed {lsn} must lie between {self.confirmed} and durable {self.durable}")
         self.confirmed = lsn

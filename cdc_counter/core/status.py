@@ -31,6 +31,8 @@ class StreamStatus:
 
     `lag` is the age of the oldest commit that is received or known but not applied; `backlog` the WAL bytes between
     the applied position and the server's end of WAL; `retained_wal` the bytes the slot makes the server keep.
+    `unconfirmed` is for how long applied commits have waited to be as durable as redis.confirm asks; `confirm_fault`
+    says why they are not.
     """
 
     pid: int
@@ -52,6 +54,8 @@ class StreamStatus:
     deltas: int
     cycle_seconds: float
     progress_age: float
+    unconfirmed: float = 0.0
+    confirm_fault: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain dict that is stored as JSON."""

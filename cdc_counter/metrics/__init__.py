@@ -20,6 +20,11 @@ class Metrics:
         self.fuse_blown = Gauge(
             "cdc_counter_fuse_blown", "1 from when the slot was dropped for its WAL until it streams", registry=registry
         )
+        self.unconfirmed_seconds = Gauge(
+            "cdc_counter_unconfirmed_seconds",
+            "How long applied commits have waited to be as durable as redis.confirm asks",
+            registry=registry,
+        )
         self.streaming = Gauge("cdc_counter_streaming", "1 while the slot is being streamed", registry=registry)
         self.transactions = Counter("cdc_counter_transactions", "Transactions applied", registry=registry)
         self.deltas = Counter("cdc_counter_deltas", "Deltas applied", registry=registry)

@@ -101,7 +101,7 @@ class Applier:
                 await self._put_aside(outcome)
                 continue
             break
-        _require_applied(outcome)
+        require_applied(outcome)
         lineage.noted(note, surplus)
         lineage.watermark = after
         self._progress.apply(after.lsn)
@@ -160,7 +160,7 @@ class Applier:
         if isinstance(outcome, Conflict):
             await self.adopt()
             raise SupersededError(f"counter {record.name} was altered or removed meanwhile")
-        _require_applied(outcome)
+        require_applied(outcome)
         self._records[record.name] = record
         self._index()
 
@@ -273,7 +273,8 @@ class Applier:
         return watermark.partial is None and watermark.lsn >= visitor.lsn
 
 
-def _require_applied(outcome: Outcome) -> None:
+def require_applied(outcome: Outcome) -> None:
+    """Raise what an outcome means that is not Applied."""
     match outcome:
         case Applied():
             return

@@ -25,7 +25,7 @@ from cdc_counter.core.lifecycle import (
     loss_of,
     recheck_after_start,
 )
-from cdc_counter.core.lsn import Lsn
+from cdc_counter.core.lsn import ZERO, Lsn
 from cdc_counter.core.outcome import Applied, Move
 from cdc_counter.core.progress import Progress
 from cdc_counter.core.reading import CounterState
@@ -35,7 +35,8 @@ from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError, Un
 from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.applier import Applier, SupersededError
 from cdc_counter.runtime.backoff import Backoff, pause
-from cdc_counter.runtime.edges import Observer, Stream, Tallies
+from cdc_counter.runtime.confirmation import Confirmation
+from cdc_counter.runtime.edges import Durability, Observer, Stream, Tallies
 from cdc_counter.runtime.failures import in_own_task, unless_stopped
 from cdc_counter.runtime.lineage import Lineage
 from cdc_counter.runtime.session import Session
@@ -87,6 +88,7 @@ class Consumer:
         tallies: Tallies,
         metrics: Metrics,
         rebuild: Rebuild | None = None,
+        durability: Durability | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
@@ -95,6 +97,7 @@ class Consumer:
         self._tallies = tallies
         self._metrics = metrics
         self._rebuild = rebuild
+        self._durability = durability
         self._now = now
         self.started_at = now()
         self.phase = Phase.CONNECTING
@@ -232,11 +235,12 @@ class Consumer:
             stored = await self._on_timeline(stored, facts)
             await stream.start(stored.watermark.lsn)
             # The slot may have been moved between the question and the start.
-            again = recheck_after_start(stored.watermark, await self._observer.confirmed_flush(), self.settings.slot)
+            confirmed = await self._observer.confirmed_flush()
+            again = recheck_after_start(stored.watermark, confirmed, self.settings.slot)
             if again.action is not Action.CONTINUE:
                 await self._require_still(stored)
                 raise again.error()
-            await self._stream(stream, stored, stop)
+            await self._stream(stream, stored, confirmed or ZERO, stop)
         finally:
             await stream.close()
 
@@ -268,13 +272,13 @@ class Consumer:
             raise SupersededError("the tallies are gone")
         return after
 
-    async def _stream(self, stream: Stream, stored: Stored, stop: asyncio.Event) -> None:
+    async def _stream(self, stream: Stream, stored: Stored, confirmed: Lsn, stop: asyncio.Event) -> None:
         settings = self.settings
         self.records = await self._tallies.counters()
         if self.lineage is None or not self.lineage.continues(stored.epoch, stored.watermark):
             notes = await self._tallies.recent()
             self.lineage = Lineage.from_notes(stored.epoch, stored.watermark, _RECENT_DELTAS, notes)
-        progress = Progress.starting_at(stored.watermark.lsn)
+        progress = Progress.starting_at(stored.watermark.lsn, confirmed)
         batcher = Batcher(stored.watermark, settings.max_cost)
         applier = Applier(self._tallies, self.lineage, progress, self.records, self._metrics, self._now)
         self.session = Session(
@@ -283,6 +287,7 @@ class Consumer:
             Assembly(*settings.outbox, batcher),
             applier,
             progress,
+            Confirmation(self._durability, stored.epoch.identity, progress),
             max_cost=settings.max_cost,
             feedback_seconds=settings.feedback_seconds,
             silence_seconds=settings.silence_seconds,

@@ -5,10 +5,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.durability import NotKept
 from cdc_counter.core.frames import StandbyStatusUpdate
 from cdc_counter.core.lifecycle import ServerFacts, Stored
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.outcome import Move, Outcome, TallyGroup
+from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup
 from cdc_counter.core.paging import PageRequest, TallyPage
 from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.core.status import StreamStatus
@@ -164,6 +165,17 @@ class Tallies(Protocol):
 
     async def report(self, status: StreamStatus) -> None:
         """Store the consumer's report."""
+
+
+class Durability(Protocol):
+    """Makes tallies durable."""
+
+    @property
+    def seconds(self) -> float:
+        """How long replicas and disks are waited for."""
+
+    async def ask(self, epoch: str, lsn: Lsn) -> Applied | NotKept | Conflict | OtherEpoch:
+        """Wait until everything through `lsn` is durable, or say why it is not."""
 
 
 class TallyPages(Protocol):

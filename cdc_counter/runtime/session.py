@@ -1,8 +1,8 @@
-"""One replication session: receive, apply, confirm, side by side, until it ends.
+"""One replication session: receive, apply, make durable, confirm, side by side, until it ends.
 
 Receiving never waits for applying (but for bounded memory), and the status updates that keep the connection alive wait
 for neither, so that a long apply or a huge transaction is not cut off by wal_sender_timeout. What is confirmed is
-what Redis holds, never more.
+what Redis holds as durably as the confirm policy asks, never more.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from cdc_counter.core.progress import Progress
 from cdc_counter.errors import CdcCounterError, UnreachableError
 from cdc_counter.failpoints import Failpoint
 from cdc_counter.runtime.applier import Applier
+from cdc_counter.runtime.confirmation import Confirmation
 from cdc_counter.runtime.edges import Stream
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Session:
         assembly: Assembly,
         applier: Applier,
         progress: Progress,
+        confirmation: Confirmation,
         *,
         max_cost: int,
         feedback_seconds: float,
@@ -58,6 +60,7 @@ class Session:
         self._assembly = assembly
         self.applier = applier
         self.progress = progress
+        self.confirmation = confirmation
         self._max_ready = _READY_BATCHES * max_cost
         self._feedback_seconds = feedback_seconds
         self._silence_seconds = silence_seconds
@@ -67,6 +70,7 @@ class Session:
         self._reply = asyncio.Event()
         self._received_all = False
         self._foreign_rows = 0
+        self._drained = asyncio.Event()
         self._finished = asyncio.Event()
         self._ended_by: CdcCounterError | None = None
         self._heard_at = time.monotonic()
@@ -103,6 +107,7 @@ class Session:
             receiving = group.create_task(self._receive(), name="receive")
             group.create_task(self._stop_receiving(stop, receiving), name="stop")
             group.create_task(self._apply(), name="apply")
+            group.create_task(self._make_durable(), name="make durable")
             group.create_task(self._confirm(), name="confirm")
         self._tell(reply_requested=False)
         async with asyncio.timeout(self._feedback_seconds + 1):
@@ -110,19 +115,19 @@ class Session:
 
     async def _stop_receiving(self, stop: asyncio.Event, receiving: "asyncio.Task[None]") -> None:
         stopped = asyncio.ensure_future(stop.wait())
-        finished = asyncio.ensure_future(self._finished.wait())
+        drained = asyncio.ensure_future(self._drained.wait())
         try:
-            await asyncio.wait({stopped, finished}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopped, drained}, return_when=asyncio.FIRST_COMPLETED)
             self._received_all = True
             receiving.cancel()
             self._work.set()
             async with asyncio.timeout(_DRAIN_SECONDS):
-                await self._finished.wait()
+                await self._drained.wait()
         except TimeoutError as error:
             raise UnreachableError("redis did not take what was received before the stop") from error
         finally:
             stopped.cancel()
-            finished.cancel()
+            drained.cancel()
 
     async def _receive(self) -> None:
         while not self._received_all:
@@ -162,18 +167,24 @@ class Session:
             step = self._batcher.take()
             if step is None:
                 if self._received_all:
-                    self._finished.set()
-                    self._reply.set()
+                    self._drained.set()
                     return
                 await self._work.wait()
                 continue
             # A part's LSN is its predecessor's end; a step that only moves the watermark was received as a keepalive.
             self.progress.receive(step.after.lsn)
             await self.applier.apply(step)
+            self.confirmation.applied()
             if self._batcher.ready_cost <= self._max_ready // 2:
                 self._room.set()
             if time.monotonic() - self._sent_at > _CONFIRM_PAUSE:
                 self._reply.set()
+
+    async def _make_durable(self) -> None:
+        await self.confirmation.run(self._drained, self._reply.set)
+        await self._drained.wait()
+        self._finished.set()
+        self._reply.set()
 
     async def _confirm(self) -> None:
         while not self._finished.is_set():
@@ -195,11 +206,14 @@ class Session:
         return self._batcher.ready_cost <= self._max_ready
 
     def _tell(self, *, reply_requested: bool) -> None:
-        applied = self.progress.applied
-        self.progress.confirm(applied)
+        progress = self.progress
+        progress.confirm(progress.durable)
         self._stream.send(
             StandbyStatusUpdate(
-                write=self.progress.received, flush=applied, apply=applied, reply_requested=reply_requested
+                write=progress.received,
+                flush=progress.confirmed,
+                apply=progress.applied,
+                reply_requested=reply_requested,
             ),
             self._now(),
         )

@@ -85,6 +85,7 @@ class Upkeep:
         status = self._status(observation)
         self._metrics.lag_seconds.set(status.lag)
         self._metrics.backlog_bytes.set(status.backlog)
+        self._metrics.unconfirmed_seconds.set(status.unconfirmed)
         if status.retained_wal is not None:
             self._metrics.retained_wal_bytes.set(status.retained_wal)
         # A stand-by must not speak over the consumer that streams.
@@ -122,6 +123,8 @@ class Upkeep:
             deltas=consumer.deltas + (session.applier.deltas if session else 0),
             cycle_seconds=session.applier.cycle_seconds if session else 0.0,
             progress_age=max(0.0, now - self._progress_at),
+            unconfirmed=session.confirmation.seconds_behind if session else 0.0,
+            confirm_fault=session.confirmation.fault if session else "",
         )
 
 

@@ -12,6 +12,7 @@ from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import UnfitTallyError, UnreachableError
 from cdc_counter.tallies.connection import translated_errors
 from cdc_counter.tallies.keys import Keys
+from cdc_counter.tallies.scanning import matching_keys
 
 _BUCKETS: Final = 2000
 """Buckets read in one step of Redis: about 1 ms."""
@@ -31,11 +32,10 @@ class TallyPages:
         """Return every scope that has a tally: all that were there from the start of the call to its end, at least."""
         prefix = self._keys.tally(counter, "")
         found: dict[str, None] = {}
-        with translated_errors("listing tallies"):
-            async for key in self._client.scan_iter(match=self._keys.all_tallies(counter), count=_BUCKETS):
-                # What is not UTF-8 is nobody's scope.
-                found[key.decode(errors="replace").removeprefix(prefix)] = None
-                honour_cancellation()
+        async for key in matching_keys(self._client, self._keys.all_tallies(counter)):
+            # What is not UTF-8 is nobody's scope.
+            found[key.decode(errors="replace").removeprefix(prefix)] = None
+            honour_cancellation()
         return list(found)
 
     async def requests(self, counter: str, scopes: Sequence[str]) -> AsyncIterator[PageRequest]:

@@ -19,8 +19,9 @@ from cdc_counter.core.reading import Change, CounterInfo, CounterState, FeedEntr
 from cdc_counter.core.status import StreamStatus
 from cdc_counter.core.verification import proof_of
 from cdc_counter.errors import CdcCounterError, NotReadyError, ProtocolError, UnreachableError
-from cdc_counter.tallies.connection import command, translated_errors
+from cdc_counter.tallies.connection import Commands, command, translated_errors
 from cdc_counter.tallies.keys import Keys
+from cdc_counter.tallies.lease import Lease, leased
 from cdc_counter.tallies.verifications import parse_verification
 
 _BLOCK_MS: Final = 1000
@@ -122,56 +123,61 @@ class TallyReader:
     async def sequence(self) -> int:
         """Return the number of the feed's last entry."""
         with translated_errors("reading the feed's number"):
-            raw: bytes | None = await command(self._client, "HGET", self._keys.meta, "sequence")
-        with _legible():
-            return int(raw or 0)
+            return await self._number(self._client)
 
     async def follow(self) -> AsyncIterator[list[FeedEntry]]:
         """Yield the feed's entries from now on, in order, for ever; a Gap stands where some were missed."""
-        last: int | None = None
         while True:
             try:
-                if last is None:
-                    last = await self.sequence()
-                    yield [Gap(last)]
-                raw = await self._read_feed(last)
-                if not raw:
-                    last = await self._unless_lost(last)
-                    continue
+                # On one connection: another may lead to a server that came back older, whose numbers prove nothing
+                # about what was seen.
+                with translated_errors("reading the feed"):
+                    async with leased(self._blocking) as lease:
+                        async for entries in self._follow_on(lease):
+                            yield entries
             except NotReadyError:
                 raise
             except CdcCounterError:
-                # Redis may come back with an older state, whose numbers prove nothing about what was seen.
-                last = None
                 await asyncio.sleep(_RETRY)
+
+    async def _follow_on(self, lease: Lease) -> AsyncIterator[list[FeedEntry]]:
+        last: int | None = None
+        while True:
+            if last is None:
+                last = await self._number(lease)
+                yield [Gap(last)]
+            raw = await self._read_feed(lease, last)
+            if not raw:
+                last = await self._unless_lost(lease, last)
                 continue
             entries: list[FeedEntry] = []
             for identifier, fields in raw:
                 number = int(identifier.partition(b"-")[0])
-                read, first = _entries(number, fields)
+                read, first = _entries(number, dict(zip(fields[::2], fields[1::2], strict=True)))
                 if first != last + 1:
                     entries.append(Gap(first - 1))
                 last = number
                 entries += read
             yield entries
 
-    async def _read_feed(self, last: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        with translated_errors("reading the feed"):
-            reply: Any = await command(
-                self._blocking, "XREAD", "COUNT", _ENTRIES, "BLOCK", _BLOCK_MS, "STREAMS", self._keys.feed, f"{last}-0"
-            )
+    async def _number(self, client: Commands) -> int:
+        raw: bytes | None = await command(client, "HGET", self._keys.meta, "sequence")
+        with _legible():
+            return int(raw or 0)
+
+    async def _read_feed(self, lease: Lease, last: int) -> list[tuple[bytes, list[bytes]]]:
+        reply: Any = await command(
+            lease, "XREAD", "COUNT", _ENTRIES, "BLOCK", _BLOCK_MS, "STREAMS", self._keys.feed, f"{last}-0"
+        )
         return list(reply[0][1]) if reply else []
 
-    async def _unless_lost(self, last: int) -> int | None:
+    async def _unless_lost(self, lease: Lease, last: int) -> int | None:
         """Return `last`, or None when the feed's number says that entries were lost or started again."""
-        if await self.sequence() == last:
+        if await self._number(lease) == last:
             return last
         # One more look: an entry may have come between the two reads.
-        return last if await self._has_next(last) else None
-
-    async def _has_next(self, last: int) -> bool:
-        with translated_errors("reading the feed"):
-            return bool(await command(self._client, "XRANGE", self._keys.feed, f"{last + 1}-0", "+", "COUNT", 1))
+        more = await command(lease, "XRANGE", self._keys.feed, f"{last + 1}-0", "+", "COUNT", 1)
+        return last if more else None
 
 
 @contextmanager

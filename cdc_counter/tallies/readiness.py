@@ -9,8 +9,11 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from cdc_counter.config import RedisSettings
+from cdc_counter.core.durability import Policy
 from cdc_counter.core.finding import Finding, Severity
 from cdc_counter.tallies.connection import command, translated_errors
+from cdc_counter.tallies.durability import FIRST_WITH_WAITAOF, NO_WAITAOF, USE_REPLICATED
 
 OLDEST: Final = (6, 2)
 """The first with the commands and script behaviour that the tests cover."""
@@ -30,20 +33,27 @@ class RedisFacts:
     used_memory: int
     maxmemory: int
     appendonly: bool
+    replicas: int = 0
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """Major and minor number."""
+        return tuple(int(part) for part in self.version.split(".")[:2])
 
 
-async def check_redis(client: Redis, prefix: str) -> list[Finding]:
+async def check_redis(client: Redis, settings: RedisSettings) -> list[Finding]:
     """Return what is wrong, errors first. Raises UnreachableError, or NotReadyError when INFO is not allowed."""
     with translated_errors("reading the server's settings"):
         info: Mapping[str, Any] = await command(client, "INFO")
-    findings = judge(_facts(info), prefix)
+    findings = judge(_facts(info), settings)
     return sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR)
 
 
-def judge(facts: RedisFacts, prefix: str) -> Iterator[Finding]:
-    """Yield what is wrong with the server for tallies named `prefix`."""
-    yield from _kind(facts, prefix)
+def judge(facts: RedisFacts, settings: RedisSettings) -> Iterator[Finding]:
+    """Yield what is wrong with the server for tallies that are kept as `settings` say."""
+    yield from _kind(facts, settings.prefix)
     yield from _memory(facts)
+    yield from _confirming(facts, settings)
     if not facts.appendonly:
         yield Finding(
             Severity.WARNING,
@@ -62,12 +72,12 @@ def _facts(info: Mapping[str, Any]) -> RedisFacts:
         used_memory=int(info.get("used_memory", 0)),
         maxmemory=int(info.get("maxmemory", 0)),
         appendonly=bool(int(info.get("aof_enabled", 0))),
+        replicas=int(info.get("connected_slaves", 0)),
     )
 
 
 def _kind(facts: RedisFacts, prefix: str) -> Iterator[Finding]:
-    numbers = tuple(int(part) for part in facts.version.split(".")[:2])
-    if numbers < OLDEST:
+    if facts.release < OLDEST:
         yield Finding(
             Severity.ERROR,
             f"Redis {facts.version} is too old",
@@ -84,6 +94,27 @@ def _kind(facts: RedisFacts, prefix: str) -> Iterator[Finding]:
             Severity.ERROR,
             f"Redis runs as a cluster, and prefix {prefix!r} has no hash tag: one script can't reach all its keys",
             f'prefix = "{{{prefix}}}"    # in [redis]',
+        )
+
+
+def _confirming(facts: RedisFacts, settings: RedisSettings) -> Iterator[Finding]:
+    if settings.confirm is Policy.APPLIED:
+        return
+    if settings.confirm is Policy.FSYNCED:
+        if facts.release < FIRST_WITH_WAITAOF:
+            yield Finding(Severity.ERROR, f"{NO_WAITAOF}; this is {facts.version}", USE_REPLICATED)
+        if not facts.appendonly:
+            yield Finding(
+                Severity.ERROR,
+                "redis.confirm is fsynced, and appendonly is no: there is no file to sync",
+                "appendonly yes    # in redis.conf; at once: CONFIG SET appendonly yes",
+            )
+    if facts.replicas < settings.confirm_replicas:
+        yield Finding(
+            Severity.ERROR,
+            f"redis.confirm waits for {settings.confirm_replicas} replicas, and the server has {facts.replicas}: "
+            "nothing would ever be confirmed",
+            'confirm = "applied"    # in [redis]; or connect more replicas',
         )
 
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from cdc_counter.tallies.connection import command
+from cdc_counter.tallies.connection import Commands, command
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Script:
         text = (Path(__file__).parent / "lua" / f"{name}.lua").read_text(encoding="utf-8")
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
-    async def call(self, client: Redis, keys: list[str], arguments: list[str | bytes]) -> list[str]:
+    async def call(self, client: Commands, keys: list[str], arguments: list[str | bytes]) -> list[str]:
         """Run it; returns the reply as texts."""
         try:
             reply: Any = await command(client, "EVALSHA", self.sha, len(keys), *keys, *arguments)

@@ -21,9 +21,12 @@ from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError
 from cdc_counter.tallies.connection import command, translated_errors
 from cdc_counter.tallies.keys import Keys
+from cdc_counter.tallies.scanning import matching_keys
 from cdc_counter.tallies.scripts import Script
 
-_SCAN_COUNT: Final = 1000
+_CHUNK: Final = 1000
+"""Keys deleted per call: some milliseconds where they are large."""
+
 _PUBLISH_CHUNK: Final = 1000
 """Renames per script call: about 2 ms."""
 
@@ -207,9 +210,9 @@ class TallyStore:
         """
         for hidden in (False, True):
             chunk: list[str] = []
-            async for key in self._scan(self._keys.all_tallies(name, hidden=hidden)):
+            async for key in matching_keys(self._client, self._keys.all_tallies(name, hidden=hidden)):
                 chunk.append(key.decode())
-                if len(chunk) == _SCAN_COUNT:
+                if len(chunk) == _CHUNK:
                     if not await self._clear(epoch, name, removed_id, chunk):
                         return False
                     chunk = []
@@ -258,8 +261,8 @@ class TallyStore:
         await self._discard([self._keys.tally(counter, scope) for scope in gone], epoch, counter, mark)
 
     async def _discard(self, tallies: Sequence[str], epoch: str, counter: str, mark: str) -> None:
-        for first in range(0, len(tallies), _SCAN_COUNT):
-            keys = [self._keys.meta, *tallies[first : first + _SCAN_COUNT]]
+        for first in range(0, len(tallies), _CHUNK):
+            keys = [self._keys.meta, *tallies[first : first + _CHUNK]]
             await self._step_of_seed(self._scripts.discard, "deleting tallies", keys, epoch, counter, mark)
 
     async def _step_of_seed(
@@ -309,27 +312,19 @@ class TallyStore:
             case _:
                 return _other_epoch(reply)
 
-    async def _scan(self, pattern: str) -> AsyncIterator[bytes]:
-        seen: set[bytes] = set()  # SCAN may return a key twice
-        with translated_errors("listing tallies"):
-            async for key in self._client.scan_iter(match=pattern, count=_SCAN_COUNT):
-                if key not in seen:
-                    seen.add(key)
-                    yield key
-
     async def _scopes(self, counter: str, *, hidden: bool) -> list[str]:
         prefix = self._keys.hidden(counter, "") if hidden else self._keys.tally(counter, "")
         pattern = self._keys.all_tallies(counter, hidden=hidden)
         # What is not UTF-8 is nobody's scope.
-        keys = [key.decode(errors="ignore") async for key in self._scan(pattern) if _is_text(key)]
+        keys = [key.decode(errors="ignore") async for key in matching_keys(self._client, pattern) if _is_text(key)]
         return [key.removeprefix(prefix) for key in keys]
 
     async def _delete(self, pattern: str) -> int:
         chunk: list[bytes] = []
         deleted = 0
-        async for key in self._scan(pattern):
+        async for key in matching_keys(self._client, pattern):
             chunk.append(key)
-            if len(chunk) == _SCAN_COUNT:
+            if len(chunk) == _CHUNK:
                 deleted += await self._unlink(chunk)
                 chunk = []
         return deleted + (await self._unlink(chunk) if chunk else 0)

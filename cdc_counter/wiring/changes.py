@@ -150,7 +150,7 @@ async def check_servers(config: Config, connection: AsyncConnection[Any], on_eve
     with translated_errors("checking the server"):
         findings = await check_postgres(connection, config.postgres, config.counters)
     async with redis_client(config) as client:
-        findings += await check_redis(client, config.redis.prefix)
+        findings += await check_redis(client, config.redis)
     for finding in findings:
         if finding.severity is Severity.WARNING:
             on_event(InitEvent(EventKind.WARNING, finding.title, finding.remedy))

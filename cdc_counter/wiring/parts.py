@@ -10,7 +10,8 @@ from psycopg import AsyncConnection
 from redis.asyncio import Redis
 
 from cdc_counter.cancellation import end
-from cdc_counter.config import Config, PostgresSettings
+from cdc_counter.config import Config, PostgresSettings, RedisSettings
+from cdc_counter.core.durability import Policy
 from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.verifying import Pace
 from cdc_counter.metrics import Metrics
@@ -30,7 +31,8 @@ from cdc_counter.runtime.upkeep import Upkeep, UpkeepSettings
 from cdc_counter.runtime.verifier import Verifier
 from cdc_counter.runtime.verifying import ContinuousVerifying
 from cdc_counter.runtime.watching import GiveUpSlot, Watch
-from cdc_counter.tallies import connection as redis_connection
+from cdc_counter.tallies.connection import connect_as
+from cdc_counter.tallies.durability import Durability
 from cdc_counter.tallies.pages import TallyPages
 from cdc_counter.tallies.reader import TallyReader
 from cdc_counter.tallies.requests import Requests
@@ -53,9 +55,9 @@ async def _keep_slot(why: Callable[[Observation], str]) -> bool:  # noqa: ARG001
 class Source(TallyReader):
     """A reader with clients of its own, to be closed when done."""
 
-    def __init__(self, url: str, prefix: str) -> None:
-        self._clients = (redis_connection.connect(url), redis_connection.connect(url))
-        super().__init__(*self._clients, prefix)
+    def __init__(self, settings: RedisSettings) -> None:
+        self._clients = (connect_as(settings), connect_as(settings))
+        super().__init__(*self._clients, settings.prefix)
 
     async def aclose(self) -> None:
         """Close both connections."""
@@ -65,13 +67,13 @@ class Source(TallyReader):
 
 def source(config: Config) -> Source:
     """Return the reading side; the caller closes it."""
-    return Source(config.redis.url, config.redis.prefix)
+    return Source(config.redis)
 
 
 @asynccontextmanager
 async def tally_store(config: Config) -> AsyncIterator[TallyStore]:
     """Open the writing side for the duration of a block."""
-    client = redis_connection.connect(config.redis.url)
+    client = connect_as(config.redis)
     try:
         yield TallyStore(client, config.redis.prefix, config.redis.feed_length)
     finally:
@@ -81,7 +83,7 @@ async def tally_store(config: Config) -> AsyncIterator[TallyStore]:
 @asynccontextmanager
 async def redis_client(config: Config) -> AsyncIterator[Redis]:
     """Open a bare client for the duration of a block."""
-    client = redis_connection.connect(config.redis.url)
+    client = connect_as(config.redis)
     try:
         yield client
     finally:
@@ -161,6 +163,7 @@ async def consuming_parts(
     # Where somebody holds the outbox the heartbeat is left out, and looking goes on.
     looking = conninfo(settings, "observer", session={"lock_timeout": _HEARTBEAT_PATIENCE})
     observer = Observer(looking, settings.schema_name, settings.slot, settings.publication)
+    durability = _durability(config)
     consumer = Consumer(
         ConsumerSettings(
             slot=settings.slot,
@@ -175,6 +178,7 @@ async def consuming_parts(
         tallies,
         metrics,
         rebuild,
+        durability,
     )
     # A connection of its own: a heartbeat may wait for a synchronous standby.
     onlooker = Observer(conninfo(settings, "watch"), settings.schema_name, settings.slot, settings.publication)
@@ -210,6 +214,22 @@ async def consuming_parts(
         finally:
             await observer.close()
             await onlooker.close()
+            if durability is not None:
+                await durability.aclose()
+
+
+def _durability(config: Config) -> Durability | None:
+    """Return what asks Redis for more than to have applied; None where that is enough."""
+    settings = config.redis
+    if settings.confirm is Policy.APPLIED:
+        return None
+    return Durability(
+        connect_as(settings),
+        settings.prefix,
+        settings.confirm,
+        replicas=settings.confirm_replicas,
+        seconds=settings.confirm_timeout_seconds,
+    )
 
 
 async def consume(consumer: Consumer, stop: asyncio.Event, beside: Iterable["asyncio.Task[None]"]) -> None:

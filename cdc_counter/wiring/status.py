@@ -7,7 +7,7 @@ from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.finding import Finding, Severity
 from cdc_counter.core.reading import CounterState
 from cdc_counter.core.report import StatusReport
-from cdc_counter.core.status import readiness
+from cdc_counter.core.status import StreamStatus, readiness
 from cdc_counter.core.verification import proof_of
 from cdc_counter.errors import CdcCounterError
 from cdc_counter.postgres.connection import connected, translated_errors
@@ -31,7 +31,7 @@ async def read_status(config: Config) -> StatusReport:
         verifications = await Verifications(client, config.redis.prefix).all()
     proofs = {record.name: proof_of(record, verifications.get(record.name)) for record in records}
     now = time.time()
-    findings = [*_stale(records), *await _capture_findings(config)]
+    findings = [*_unconfirmed(status), *_stale(records), *await _capture_findings(config)]
     return StatusReport(
         taken_at=now,
         not_ready=readiness(status, now),
@@ -40,6 +40,19 @@ async def read_status(config: Config) -> StatusReport:
         findings=tuple(findings),
         verified={name: proof for name, proof in proofs.items() if proof is not None},
     )
+
+
+def _unconfirmed(status: StreamStatus | None) -> list[Finding]:
+    if status is None or not status.confirm_fault:
+        return []
+    return [
+        Finding(
+            Severity.WARNING,
+            f"nothing was confirmed for {status.unconfirmed:.0f} s, and PostgreSQL retains the WAL: "
+            f"{status.confirm_fault}",
+            "bring back what redis.confirm asks for, or ask for less in redis.confirm",
+        )
+    ]
 
 
 def _stale(records: list[CounterRecord]) -> list[Finding]:

@@ -181,6 +181,7 @@ class Deployment:
     redis_url: str
     folder: Path
     daemons: list[Daemon] = field(default_factory=list)
+    prefix: str = "cdc"
 
     def __enter__(self) -> Self:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -201,14 +202,15 @@ class Deployment:
         redis_url: str = "",
         slot: str = "cdc_counter",
         postgres: str = "",
+        redis: str = "",
         extra: str = "",
         counters: str = COUNTERS,
     ) -> Path:
-        """Write a configuration under this name; `postgres` are more lines of its section, `extra` more sections."""
+        """Write a configuration; `postgres` and `redis` are more lines of their sections, `extra` more sections."""
         path = self.folder / f"{name}.toml"
         path.write_text(
             f'[postgres]\ndsn = "{dsn or self.dsn}"\nslot = "{slot}"\n{postgres}\n'
-            f'[redis]\nurl = "{redis_url or self.redis_url}"\n'
+            f'[redis]\nurl = "{redis_url or self.redis_url}"\nprefix = "{self.prefix}"\n{redis}\n'
             f"[gateway]\nport = {free_port()}\n{extra}\n{counters}",
             encoding="utf-8",
         )
@@ -243,8 +245,9 @@ class Deployment:
 
     def assert_exact(self, *, without: frozenset[str] = frozenset(), deadline: float = 30.0) -> None:
         """Wait until every commit so far is applied and every counter is live, then compare every key."""
-        wait_applied(self.dsn, self.redis_url, deadline=deadline)
-        tallies = {key: value for key, value in all_tallies(self.redis_url).items() if key[0] not in without}
+        wait_applied(self.dsn, self.redis_url, self.prefix, deadline=deadline)
+        found = all_tallies(self.redis_url, self.prefix)
+        tallies = {key: value for key, value in found.items() if key[0] not in without}
         truth = honest_recount(self.dsn, without=without)
         assert len(truth) > 30
         assert differences(tallies, truth) == {}
@@ -270,16 +273,16 @@ class Deployment:
     def record(self, counter: str) -> dict[str, Any]:
         """Return a counter's record as it stands in Redis."""
         with redis.Redis.from_url(self.redis_url, protocol=2) as client:
-            return dict(json.loads(client.hget("cdc:counters", counter) or b"{}"))
+            return dict(json.loads(client.hget(f"{self.prefix}:counters", counter) or b"{}"))
 
     def epoch(self) -> str:
         """Return the epoch's identity, '' for none."""
         with redis.Redis.from_url(self.redis_url, protocol=2) as client:
-            return (client.hget("cdc:meta", "epoch") or b"").decode()
+            return (client.hget(f"{self.prefix}:meta", "epoch") or b"").decode()
 
     def states(self) -> dict[str, str]:
         """Return every counter's state."""
-        return states(self.redis_url)
+        return states(self.redis_url, self.prefix)
 
 
 def wait_for_end(daemon: Daemon, deadline: float = 90.0) -> int:

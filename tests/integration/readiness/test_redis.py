@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
+from cdc_counter.config import RedisSettings
 from cdc_counter.core.finding import Finding, Severity
 from cdc_counter.embedded import RedisServer
 from cdc_counter.embedded.child import free_port
@@ -35,7 +36,7 @@ async def client_of(url: str) -> AsyncIterator[Redis]:
 
 async def found(url: str, prefix: str = "cdc") -> list[Finding]:
     async with client_of(url) as client:
-        return await check_redis(client, prefix)
+        return await check_redis(client, RedisSettings(prefix=prefix))
 
 
 async def the_one(url: str, prefix: str = "cdc") -> Finding:

@@ -62,18 +62,18 @@ def test_a_damaged_partial_watermark_is_an_error(partial: str) -> None:
         Watermark.from_stored("0" * 16, partial)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["receive", "apply", "confirm"]), st.integers(0, 9)), max_size=20))
-def test_confirmed_never_passes_applied_nor_applied_received(moves: list[tuple[str, int]]) -> None:
-    progress = Progress.starting_at(Lsn(3))
+@given(st.lists(st.tuples(st.sampled_from(["receive", "apply", "keep", "confirm"]), st.integers(0, 9)), max_size=20))
+def test_confirmed_never_passes_durable_nor_that_applied_nor_that_received(moves: list[tuple[str, int]]) -> None:
+    progress = Progress.starting_at(Lsn(3), Lsn(3))
     for name, value in moves:
-        before = (progress.confirmed, progress.applied, progress.received)
+        before = (progress.confirmed, progress.durable, progress.applied, progress.received)
         try:
             getattr(progress, name)(Lsn(value))
         except ValueError:
-            assert (progress.confirmed, progress.applied, progress.received) == before
-        assert before[0] <= progress.confirmed <= progress.applied <= progress.received
-        assert before[1] <= progress.applied
-        assert before[2] <= progress.received
+            assert (progress.confirmed, progress.durable, progress.applied, progress.received) == before
+        after = (progress.confirmed, progress.durable, progress.applied, progress.received)
+        assert list(after) == sorted(after)
+        assert all(one <= other for one, other in zip(before, after, strict=True))
 
 
 def record(state: CounterState, *, quarantined: bool = False) -> CounterRecord:

@@ -1,10 +1,12 @@
 """The rules that no server of this machine can break: versions that are not installed."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from cdc_counter.config import PostgresSettings
+from cdc_counter.config import PostgresSettings, RedisSettings
+from cdc_counter.core.durability import Policy
 from cdc_counter.core.finding import Severity
 from cdc_counter.postgres.readiness_rules import judge_open_transactions, judge_server, judge_tables
 from cdc_counter.postgres.server_facts import OpenTransaction, ServerFacts, TableFact
@@ -128,14 +130,40 @@ def test_unset_failover_is_no_concern_without_a_standby() -> None:
 
 
 def test_good_redis_has_no_findings() -> None:
-    assert list(judge(GOOD_REDIS, "cdc")) == []
+    assert list(judge(GOOD_REDIS, RedisSettings())) == []
 
 
 def test_old_redis_is_refused() -> None:
-    [finding] = judge(replace(GOOD_REDIS, version="6.0.16"), "cdc")
+    [finding] = judge(replace(GOOD_REDIS, version="6.0.16"), RedisSettings())
     assert (finding.severity, finding.title) == (Severity.ERROR, "Redis 6.0.16 is too old")
 
 
 def test_version_numbers_compare_as_numbers() -> None:
-    assert list(judge(replace(GOOD_REDIS, version="6.10.0"), "cdc")) == []
-    assert list(judge(replace(GOOD_REDIS, version="10.0.1"), "cdc")) == []
+    assert list(judge(replace(GOOD_REDIS, version="6.10.0"), RedisSettings())) == []
+    assert list(judge(replace(GOOD_REDIS, version="10.0.1"), RedisSettings())) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "words"),
+    [
+        (RedisSettings(confirm=Policy.REPLICATED, confirm_replicas=2), {"replicas": 1}, "waits for 2 replicas"),
+        (RedisSettings(confirm=Policy.FSYNCED), {"version": "8.2.3", "replicas": 0}, "waits for 1 replicas"),
+        (RedisSettings(confirm=Policy.FSYNCED), {"version": "7.0.15", "replicas": 1}, "came with Redis 7.2"),
+        (
+            RedisSettings(confirm=Policy.FSYNCED, confirm_replicas=0),
+            {"version": "7.2.4", "appendonly": False},
+            "there is no file to sync",
+        ),
+    ],
+)
+def test_a_confirm_policy_that_can_not_be_kept_is_refused(
+    settings: RedisSettings, changes: dict[str, Any], words: str
+) -> None:
+    findings = list(judge(replace(GOOD_REDIS, **changes), settings))
+    assert [words in finding.title for finding in findings if finding.severity is Severity.ERROR] == [True]
+
+
+def test_a_confirm_policy_that_can_be_kept_has_no_findings() -> None:
+    facts = replace(GOOD_REDIS, version="7.2.4", replicas=1)
+    for policy in Policy:
+        assert list(judge(facts, RedisSettings(confirm=policy))) == []

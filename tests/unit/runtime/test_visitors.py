@@ -20,7 +20,7 @@ def applier_at(lsn: int) -> Applier:
     """Return an applier that is not asked to reach Redis here."""
     lineage = Lineage(Epoch("e", "1", 1, 1, "s"), Watermark(Lsn(lsn)), RecentTransactions(10))
     store = TallyStore(connect("redis://127.0.0.1:1/0"), "t", 1000)
-    return Applier(store, lineage, Progress.starting_at(Lsn(lsn)), {}, Metrics(), lambda: 0.0)
+    return Applier(store, lineage, Progress.starting_at(Lsn(lsn), Lsn(lsn)), {}, Metrics(), lambda: 0.0)
 
 
 async def test_a_visitor_is_let_in_once_the_watermark_is_there() -> None:
