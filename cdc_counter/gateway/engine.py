@@ -122,7 +122,8 @@ class Engine:
         # Whoever comes back asks for all it had at once; four seconds' worth, or all that twice.
         self._burst = max(4 * settings.messages_per_second, 2.0 * settings.max_subscriptions)
         self._budgets: dict[str, Budget] = {}
-        self._outside_since: dict[str, float] = {}
+        self._outside: dict[str, int] = {}
+        """How many sweeps have found a connection outside the namespace."""
         self._upgraded: dict[str, web.Request] = {}
         self._cut: set[str] = set()
 
@@ -170,9 +171,10 @@ class Engine:
 
     async def sweep(self) -> None:
         """Cut whoever stays outside or lets packets pile up, for ever."""
+        pause = min(SWEEP_SECONDS, self._handshake_seconds / 4)
         while True:
-            await self._sweep_once(asyncio.get_running_loop().time())
-            await asyncio.sleep(min(SWEEP_SECONDS, self._handshake_seconds / 4))
+            await self._sweep_once(round(self._handshake_seconds / pause))
+            await asyncio.sleep(pause)
 
     async def close(self, grace_seconds: float) -> None:
         """Let every connection finish what waits for it, then end it; clients see a lost transport and reconnect."""
@@ -269,21 +271,25 @@ class Engine:
         # Our own events stop at max_queue; only acknowledgements and control packets can go beyond it.
         return bool(socket.queue.qsize() > 2 * self._settings.max_queue or socket.queue.waiting_bytes > 4 * QUEUE_BYTES)
 
-    async def _sweep_once(self, now: float) -> None:
+    async def _sweep_once(self, patience: int) -> None:
+        # In sweeps, not in seconds: when two thousand clients come at once a sweep is late, and so is our reading of
+        # what they sent long ago. Their silence is ours then.
         sockets = self.server.eio.sockets
         manager = self.server.manager
         for connection in tuple(sockets):
             session = manager.sid_from_eio_sid(connection, NAMESPACE)
             if session is not None and manager.is_connected(session, NAMESPACE):
-                self._outside_since.pop(connection, None)
-            elif now - self._outside_since.setdefault(connection, now) > self._handshake_seconds:
-                await self.cut(connection, "never connected")
+                self._outside.pop(connection, None)
+            else:
+                self._outside[connection] = self._outside.get(connection, 0) + 1
+                if self._outside[connection] > patience:
+                    await self.cut(connection, "never connected")
             if self._is_stuffed(connection):
                 await self.cut(connection, "does not read")
-        for known in (self._budgets, self._outside_since):
-            for connection in tuple(known):
-                if connection not in sockets:
-                    del known[connection]
+        for gone in self._budgets.keys() - sockets.keys():
+            del self._budgets[gone]
+        for gone in self._outside.keys() - sockets.keys():
+            del self._outside[gone]
         self._cut.intersection_update(sockets)
 
     def _transport(self, connection: str) -> asyncio.Transport | None:

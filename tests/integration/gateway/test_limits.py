@@ -1,6 +1,7 @@
 """What one client may cost: reading slowly, never connecting, flooding, sending nonsense, coming in crowds."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -238,3 +239,18 @@ async def test_stopping_lets_clients_see_a_lost_transport_and_returns(
         await served.ended
         await client.gone.wait()
     assert [body["changes"] for _, body in client.events] in ([], [{"-": 1}])
+
+
+async def test_gateway_that_stood_still_cuts_nobody_for_it(start: Start, open_raw: Open) -> None:
+    """What a client sent in time may be read late, when two thousand others came at once."""
+    served = await start(handshake_seconds=2)
+    slow = await open_raw(served)
+
+    async def noticed() -> bool:
+        return bool(served.gateway._engine._outside)
+
+    await eventually(noticed, "the sweep to have seen it")
+    await slow.send("40")
+    time.sleep(3)  # noqa: ASYNC251 - the gateway's event loop is this one, and stands still
+    assert (await slow.receive()).startswith("40")
+    assert "never connected" not in served.metrics.exposition().decode()
