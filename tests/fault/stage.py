@@ -83,6 +83,8 @@ def kill_gateways(on: Stage, traffic: Traffic) -> None:
     traffic.wait_for_more()
     for gateway in on.gateways:
         gateway.start()
+    for gateway in on.gateways:
+        gateway.wait_ready(60)
 
 
 def kill_consumer(on: Stage, traffic: Traffic) -> None:
