@@ -17,7 +17,7 @@ def readings(url: str) -> int:
         return int(client.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0))
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.programme)])
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.programme)])
 def test_a_reconnect_storm_reads_each_room_a_few_times(
     count: int, database18: str, redis_url: str, tmp_path: Path
 ) -> None:
