@@ -47,7 +47,7 @@ class Watcher:
         self._urls = urls
         self._rooms = rooms
         self.number = number
-        self._told: dict[Room, tuple[str, str]] = {}
+        self.told: dict[Room, tuple[str, str]] = {}
         """Epoch and version that this connection was last told."""
         self.views: dict[Room, View] = {}
         self.violations: list[str] = []
@@ -68,7 +68,7 @@ class Watcher:
             await asyncio.sleep(_AGAIN_SECONDS * random.uniform(0.5, 1.5))
 
     async def _watch(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._told.clear()
+        self.told.clear()
         async with asyncio.TaskGroup() as again:
             await self._read(socket, again)
 
@@ -117,16 +117,16 @@ class Watcher:
 
     def _event(self, event: str, body: dict[str, Any]) -> None:
         room = (body["counter"], body["scope"])
-        epoch, last = self._told.get(room, ("", ""))
+        epoch, last = self.told.get(room, ("", ""))
         version = body["version"]
         if event == "tally":
-            if room not in self._told:
+            if room not in self.told:
                 self.violations.append(f"client {self.number}: {room}: a change before any snapshot")
                 return
             body["epoch"] = epoch
         if body["epoch"] == epoch and version < last:
             self.violations.append(f"client {self.number}: {room}: {event} {version} after {last} in epoch {epoch}")
-        self._told[room] = (body["epoch"], version)
+        self.told[room] = (body["epoch"], version)
         if event == "tally":
             self._change(self.views[room], body)
         elif body.get("removed"):
@@ -185,11 +185,11 @@ class Watchers:
         return [{room: view.values for room, view in client.views.items()} for client in tuple(self.clients)]
 
     def wait_connected(self, times: int = 1, deadline: float = 60.0) -> None:
-        """Wait until every client has been let in so many times and shows every room."""
+        """Wait until every client has been let in so many times and was then told of every room."""
 
         def all_in() -> bool:
             return len(self.clients) == self.count and all(
-                client.connections >= times and len(client.views) == len(self.rooms) for client in self.clients
+                client.connections >= times and len(client.told) == len(self.rooms) for client in self.clients
             )
 
         eventually_sync(all_in, f"{self.count} clients let in {times} times", deadline=deadline)
