@@ -141,6 +141,7 @@ def test_an_idle_database_is_confirmed_beside_a_busy_one(deployment: Deployment,
         wait_confirmed(deployment)
 
 
+@pytest.mark.programme
 def test_what_is_synced_to_disk_is_confirmed(database18: str, tmp_path: Path) -> None:
     with (
         RedisServer(program=newer_redis()) as server,

@@ -66,6 +66,7 @@ def test_a_master_that_dies_is_followed(deployment: Deployment, rig: SentinelRig
     assert deployment.epoch() == ""
 
 
+@pytest.mark.programme
 def test_a_replica_that_lagged_when_sentinel_promoted_it_is_a_gap(deployment: Deployment, rig: SentinelRig) -> None:
     daemon = started(deployment)
     with Traffic(deployment.dsn) as traffic:
