@@ -10,11 +10,13 @@ WHERE a.pid = ANY(pg_blocking_pids(%(pid)s))
 ORDER BY age DESC
 
 -- name: prepared_blockers
--- A prepared transaction has no session: its locks have no pid, and its xid is found by the lock it holds on that.
+-- A prepared transaction has no session: its locks have no pid, and its xid is found by the lock it holds on that. Waited
+-- for is a table that it has locked, or itself, as by a new slot.
 SELECT p.gid, p.owner AS user_name, extract(epoch FROM clock_timestamp() - p.prepared)::float8 AS age
 FROM pg_locks AS wanted
-JOIN pg_locks AS held ON held.relation = wanted.relation AND held.database = wanted.database
-    AND held.pid IS NULL AND held.granted
+JOIN pg_locks AS held ON held.pid IS NULL AND held.granted
+    AND (held.transactionid = wanted.transactionid
+        OR held.relation = wanted.relation AND held.database = wanted.database)
 JOIN pg_locks AS own ON own.virtualtransaction = held.virtualtransaction AND own.pid IS NULL
     AND own.locktype = 'transactionid'
 JOIN pg_prepared_xacts AS p ON p.transaction = own.transactionid
