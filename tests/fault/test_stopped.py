@@ -45,6 +45,8 @@ def test_sigterm_in_the_middle_of_a_seed_ends_it(deployment18: Deployment) -> No
     with Traffic(deployment.dsn) as traffic:
         for point in sorted(SEED):
             daemon.start().wait_ready()
+            # What was begun before must not be what is stopped: then nobody would have begun an epoch after the loss.
+            eventually_sync(lambda: {*deployment.states().values()} == {"live"}, "every counter is live", deadline=60)
             deployment.failpoints.order(point, Action.TERMINATE)
             flush(deployment)
             assert wait_for_end(daemon, 60) == 0, daemon.log_text()[-2000:]
