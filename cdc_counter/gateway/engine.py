@@ -140,11 +140,13 @@ class Engine:
         limit = self._settings.max_queue // (4 if behind else 1)
         return max(0, limit - int(socket.queue.qsize()))
 
-    async def emptied(self, connection: str) -> None:
-        """Wait until everything that waits for a connection was taken."""
+    async def emptied(self, connection: str) -> bool:
+        """Wait until everything that waits for a connection was taken; False when the connection is gone."""
         socket = self.server.eio.sockets.get(connection)
-        if socket is not None:
-            await socket.queue.emptied.wait()
+        if socket is None:
+            return False
+        await socket.queue.emptied.wait()
+        return True
 
     async def send(self, connections: list[str], event: str, body: dict[str, Any]) -> None:
         """Queue one event for some connections, encoded once."""

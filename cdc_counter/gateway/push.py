@@ -163,17 +163,19 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
             self._metrics.clients_refused.labels("subscriptions").inc()
             return {"error": TOO_MANY}
         self._count()
-        if known.asking >= self._most_asking:
-            await self._engine.cut(known.connection, "asks without reading")
         known.asking += 1
         try:
-            outcome = await self._outcome(known.connection, room)
+            outcome = await self._outcome(known, room)
         finally:
             known.asking -= 1
         return self._answer(client, room, outcome)
 
-    async def _outcome(self, connection: str, room: Room) -> Outcome:
+    async def _outcome(self, known: _Client, room: Room) -> Outcome:
         """Wait until the room can be shown and there is place for its snapshot."""
+        connection = known.connection
+        if known.asking > self._most_asking:
+            await self._engine.cut(connection, "asks without reading")
+            return Outcome.UNAVAILABLE
         while True:
             try:
                 async with asyncio.timeout(self._answer_seconds):
@@ -184,7 +186,8 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
                 return outcome
             try:
                 async with asyncio.timeout(self._behind_seconds):
-                    await self._engine.emptied(connection)
+                    if not await self._engine.emptied(connection):
+                        return Outcome.UNAVAILABLE
             except TimeoutError:
                 await self._engine.cut(connection, "does not read")
                 return Outcome.UNAVAILABLE

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import pytest
@@ -227,6 +228,29 @@ async def test_broken_frames_end_up_in_no_log_and_leave_nothing(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info] == []
 
 
+@pytest.mark.parametrize("watched", [True, False], ids=["others watch it", "nobody else does"])
+async def test_nothing_goes_on_for_a_client_that_left_while_its_snapshot_was_read(
+    watched: bool, script: Script, start: Start, connect: Connect, open_raw: Open
+) -> None:
+    """It would go on for ever, and nothing else with it."""
+    served = await start()
+    hostile = await open_raw(served)
+    await hostile.connect()
+    script.may_read.clear()
+    await hostile.emit("subscribe", {"counter": "total"}, 1)
+    await eventually(_reads(script, 1), "the reading is under way")
+    if watched:
+        other = await connect(served.url)
+        asking = asyncio.create_task(other.subscribe("total"))
+        await eventually(_subscriptions(served, 2), "another one wants to see it, too")
+    hostile.close()
+    await eventually(_subscriptions(served, int(watched)), "the client is gone")
+    script.may_read.set()
+    if watched:
+        await asking
+    await eventually(_nobody_waits, "nobody waits for a place any more")
+
+
 async def _polling_session(served: Served, http: aiohttp.ClientSession) -> str:
     url = f"{served.url}socket.io/?EIO=4&transport=polling"
     async with http.get(url) as response:
@@ -243,3 +267,21 @@ def _reads(script: Script, count: int) -> Callable[[], Awaitable[bool]]:
         return script.reads >= count
 
     return enough
+
+
+async def _nobody_waits() -> bool:
+    """Say whether no task is inside the wait of a subscribe."""
+    for task in asyncio.all_tasks():
+        awaited: Any = task.get_coro()
+        while awaited is not None:
+            if getattr(awaited, "__qualname__", "") == "Push._outcome":
+                return False
+            awaited = getattr(awaited, "cr_await", None)
+    return True
+
+
+def _subscriptions(served: Served, count: int) -> Callable[[], Awaitable[bool]]:
+    async def reached() -> bool:
+        return f"cdc_counter_subscriptions {float(count)}" in served.metrics.exposition().decode()
+
+    return reached
