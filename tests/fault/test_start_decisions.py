@@ -123,7 +123,7 @@ def test_a_wrong_prefix_waits_as_long_as_the_right_consumer_streams(deployment18
     deployment.init()
     daemon = deployment.daemon().start().wait_ready()
     config = deployment.write_config("wrong")
-    config.write_text(config.read_text(encoding="utf-8").replace("[redis]\n", '[redis]\nprefix = "wrong"\n'))
+    config.write_text(config.read_text(encoding="utf-8").replace('prefix = "cdc"', 'prefix = "wrong"'))
     wrong = deployment.daemon("wrong-prefix", config, "--role", "consumer").start()
     wait_said(wrong, "standing by")
     assert wrong.terminate() == 0
