@@ -6,8 +6,10 @@ for its end. So whatever loops over such calls asks here after each of them.
 """
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 _PATIENCE: Final = 1.0
 """Seconds after which a task that was asked to end is asked again."""
@@ -31,3 +33,18 @@ async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
             task.cancel()
         await asyncio.wait(running, timeout=_PATIENCE)
     await asyncio.gather(*ending, return_exceptions=True)
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; raises TimeoutError when it takes longer, once it has ended.
+
+    Unlike `asyncio.timeout` it asks again and again: psycopg answers the first cancellation by waiting for the server.
+    """
+    task = asyncio.create_task(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        await end([task])
+    if not done:
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    return task.result()

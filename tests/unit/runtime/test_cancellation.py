@@ -2,7 +2,9 @@
 
 import asyncio
 
-from cdc_counter.cancellation import end, honour_cancellation
+import pytest
+
+from cdc_counter.cancellation import end, honour_cancellation, within
 from cdc_counter.runtime.backoff import pause
 
 
@@ -64,3 +66,23 @@ async def test_a_task_that_lost_a_cancellation_and_waits_for_ever_is_asked_again
 async def test_nothing_is_raised_without_a_cancellation() -> None:
     honour_cancellation()
     await pause(0.0, asyncio.Event())
+
+
+async def test_what_takes_too_long_is_ended_even_if_it_answers_a_cancellation_by_waiting() -> None:
+    ended = asyncio.Event()
+
+    async def waits() -> None:
+        try:
+            await _drops_one_cancellation(asyncio.Event())
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with asyncio.timeout(30):
+        with pytest.raises(TimeoutError, match=r"no answer in 0\.01 s"):
+            await within(0.01, waits())
+    assert ended.is_set()
+
+
+async def test_what_answers_in_time_is_returned() -> None:
+    assert await within(30, asyncio.sleep(0, "answer")) == "answer"
