@@ -12,9 +12,18 @@ SELECT to_jsonb(s) || jsonb_build_object(
            'inactive_seconds', extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)) AS slot
   FROM pg_replication_slots AS s WHERE slot_name = %(slot)s;
 
+-- name: publication_mark
+-- A mark that no alteration of the publication, and of the outbox in it, leaves as it was; a part of both blocks that
+-- have it in braces. Where there is no outbox of that name it tells nothing.
+SELECT concat_ws(':', p.oid, p.xmin, r.oid, r.xmin, r.prrelid)
+  FROM pg_publication AS p
+  LEFT JOIN pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid = to_regclass(%(outbox)s)
+ WHERE p.pubname = %(publication)s
+
 -- name: publication
--- What the publication sends, in which shape it sends the outbox, and a mark that no alteration leaves as it was.
-SELECT concat_ws(':', p.oid, p.xmin, r.oid, r.xmin, r.prrelid) AS mark, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, p.puballtables,
+-- What the publication sends, in which shape it sends the outbox, and its mark.
+SELECT ({publication_mark}) AS mark, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, p.puballtables,
+       to_regclass(%(outbox)s) IS NOT NULL AS outbox_exists,
        r.prrelid IS NOT NULL AS has_outbox,
        r.prqual IS NOT NULL OR r.prattrs IS NOT NULL AS filtered,
        (SELECT count(*) FROM pg_publication_rel AS other
@@ -55,10 +64,8 @@ SELECT pg_current_snapshot()::text AS snapshot,
        s.confirmed_flush_lsn::text AS confirmed,
        coalesce(s.active, false) AS active,
        coalesce(extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz), 0)::float8 AS inactive_seconds,
-       (SELECT concat_ws(':', p.oid, p.xmin, r.oid, r.xmin, r.prrelid)
-          FROM pg_publication AS p
-          LEFT JOIN pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid = to_regclass(%(outbox)s)
-         WHERE p.pubname = %(publication)s) AS publication_mark
+       to_regclass(%(outbox)s) IS NOT NULL AS outbox_exists,
+       ({publication_mark}) AS publication_mark
   FROM (VALUES (true)) AS once
   LEFT JOIN pg_replication_slots AS s
     ON s.slot_name = %(slot)s AND s.database = current_database() AND s.plugin = 'pgoutput';

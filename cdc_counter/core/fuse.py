@@ -21,6 +21,11 @@ class Fuse:
     megabytes: int = 0
     hours: float = 0.0
 
+    @property
+    def halved(self) -> "Fuse":
+        """Half of the megabytes, rounded up: no limit stays none, and the smallest one stays a limit."""
+        return Fuse((self.megabytes + 1) // 2)
+
     def blown(self, retained: int | None, unmoved: float) -> str:
         """Return why the slot has to go, '' while it may stay; `retained` is bytes, `unmoved` seconds."""
         if retained is None:
@@ -31,3 +36,6 @@ class Fuse:
         if self.hours and unmoved > self.hours * 3600 and retained >= _SEGMENT:
             return f"{kept} and has not moved for {unmoved / 3600:.1f} h, the fuse is {self.hours:g} h"
         return ""
+
+
+NO_FUSE: Final = Fuse()

@@ -12,7 +12,7 @@ epoch begins where the slot stands: nobody's transaction is waited for. Otherwis
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cdc_counter.core.fuse import Fuse
+from cdc_counter.core.fuse import NO_FUSE, Fuse
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import (
@@ -68,6 +68,7 @@ class PublicationFault(StrEnum):
     """How a publication can fail to carry every outbox row."""
 
     MISSING = "does not exist"
+    NOTHING_TO_PUBLISH = "has no outbox to publish: it was renamed or dropped"
     NO_OUTBOX = "does not publish the outbox"
     NO_INSERT = "does not publish inserts"
     MORE_THAN_INSERT = "publishes more than inserts"
@@ -161,7 +162,6 @@ class Decision:
 
 
 _CONTINUE = Decision(Action.CONTINUE)
-_NO_FUSE = Fuse()
 
 
 def decide(
@@ -171,7 +171,7 @@ def decide(
     *,
     known: Epoch | None = None,
     damage: str = "",
-    fuse: Fuse = _NO_FUSE,
+    fuse: Fuse = NO_FUSE,
 ) -> Decision:
     """Return what may be done with these tallies on this server.
 
@@ -181,7 +181,7 @@ def decide(
         return _nothing_stored(server, slot_name, known, damage, fuse)
     return (
         belongs_elsewhere(stored, server, slot_name)
-        or _a_primary(server)
+        or a_primary(server)
         or _same_history(stored, server)
         or _readable_slot(server, slot_name)
         or _within_fuse(server, slot_name, fuse)
@@ -203,7 +203,7 @@ def recheck_after_start(watermark: Watermark, confirmed_flush: Lsn | None, slot_
 
 def _nothing_stored(server: ServerFacts, slot_name: str, known: Epoch | None, damage: str, fuse: Fuse) -> Decision:
     elsewhere = None if known is None else _of_other_database(known, server)
-    if (amiss := elsewhere or _a_primary(server)) is not None:
+    if (amiss := elsewhere or a_primary(server)) is not None:
         return amiss
     if server.slot is None and known is None and not damage:
         return Decision(
@@ -257,7 +257,7 @@ def _of_other_slot(epoch: Epoch, slot_name: str) -> Decision | None:
     )
 
 
-def _a_primary(server: ServerFacts) -> Decision | None:
+def a_primary(server: ServerFacts) -> Decision | None:
     """Return why to look again: an address that moves leads to a standby until that is promoted.
 
     A slot that says it is synchronized tells nothing: it still does after the promotion.
@@ -325,7 +325,8 @@ def _no_gap(stored: Stored, server: ServerFacts, slot_name: str) -> Decision | N
 
 
 def _whole_publication(server: ServerFacts) -> Decision | None:
-    if server.publication is None:
+    # Without an outbox no row can be missing: what could not be captured is said in the WAL, and streamed as ever.
+    if server.publication in {None, PublicationFault.NOTHING_TO_PUBLISH}:
         return None
     reason, hint = (
         f"the publication {server.publication}: rows may be missing from the stream",
@@ -338,7 +339,11 @@ def _whole_publication(server: ServerFacts) -> Decision | None:
 
 def _same_publication(stored: Stored, server: ServerFacts) -> Decision | None:
     """Return that rows may be missing: what was written while it was altered is not sent, and nothing else tells."""
-    if not stored.epoch.publication or stored.epoch.publication == server.publication_mark:
+    # Where the outbox is gone its mark is compared when it is back.
+    if server.publication is PublicationFault.NOTHING_TO_PUBLISH or stored.epoch.publication in {
+        "",
+        server.publication_mark,
+    }:
         return None
     return _reseed(Loss.ROWS_DROPPED, "the publication was altered since the tallies were begun: rows may be missing")
 

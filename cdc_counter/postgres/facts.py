@@ -20,10 +20,14 @@ async def server_facts(
 ) -> ServerFacts:
     """Return identity, WAL end, slot and publication. `connection` is in replication mode and returns dicts."""
     blocks = sql_blocks("replication")
-    system = await _one(connection, "IDENTIFY_SYSTEM")
+    # Whether it is a standby comes first: promoted in between it is taken for one, and asked again. The other way round
+    # a primary would seem to be on the timeline that it has left.
     database = await _one(connection, blocks["database"])
+    system = await _one(connection, "IDENTIFY_SYSTEM")
     slot_row = await _maybe(connection, blocks["slot"], {"slot": slot})
-    publication_row = await _maybe(connection, blocks["publication"], {"publication": publication, "outbox": outbox})
+    publication_row = await _maybe(
+        connection, with_publication_mark(blocks["publication"]), {"publication": publication, "outbox": outbox}
+    )
     timeline = int(system["timeline"])
     return ServerFacts(
         system_identifier=str(system["systemid"]),
@@ -36,6 +40,11 @@ async def server_facts(
         in_recovery=bool(database["in_recovery"]),
         publication_mark="" if publication_row is None else str(publication_row["mark"]),
     )
+
+
+def with_publication_mark(block: str) -> sql.Composed:
+    """Return a block of `replication.sql` with the mark in it: whoever compares marks must ask for the same."""
+    return sql.SQL(block).format(publication_mark=sql.SQL(sql_blocks("replication")["publication_mark"]))
 
 
 def slot_facts(row: Row) -> SlotFacts:
@@ -60,6 +69,7 @@ def publication_fault(row: Row | None) -> PublicationFault | None:
     if row is None:
         return PublicationFault.MISSING
     judged = {
+        PublicationFault.NOTHING_TO_PUBLISH: not row["outbox_exists"],
         PublicationFault.NO_OUTBOX: not row["has_outbox"],
         PublicationFault.NO_INSERT: not row["pubinsert"],
         PublicationFault.MORE_THAN_INSERT: row["pubupdate"] or row["pubdelete"] or row["pubtruncate"],
@@ -90,6 +100,8 @@ async def _one(connection: AsyncConnection[Row], statement: str) -> Row:
     return row
 
 
-async def _maybe(connection: AsyncConnection[Row], statement: str, parameters: dict[str, str] | None) -> Row | None:
-    cursor = await connection.execute(sql.SQL(statement), parameters)
+async def _maybe(
+    connection: AsyncConnection[Row], statement: str | sql.Composed, parameters: dict[str, str] | None
+) -> Row | None:
+    cursor = await connection.execute(sql.SQL(statement) if isinstance(statement, str) else statement, parameters)
     return await cursor.fetchone()

@@ -7,16 +7,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 
+from cdc_counter.cancellation import within
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.snapshot import Snapshot
-from cdc_counter.errors import CdcCounterError
+from cdc_counter.errors import CdcCounterError, UnreachableError
 from cdc_counter.postgres.connection import connect, translated_errors
+from cdc_counter.postgres.facts import with_publication_mark
 from cdc_counter.resources import sql_blocks
+
+_PATIENCE: Final = 5.0
+"""Seconds for one look, which takes milliseconds. A server that is frozen, or behind a flow that somebody dropped,
+would be waited for until TCP gives up, or for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,7 @@ class Observation:
     confirmed: Lsn | None
     active: bool
     inactive_seconds: float
+    outbox_exists: bool
     publication_mark: str
 
 
@@ -50,12 +57,15 @@ class Observer:
     async def observe(self) -> Observation:
         """Look; raises UnreachableError, StoppingError when the server is being stopped."""
         async with self._session("observing the server") as connection:
-            return await observe(connection, self._schema, self._slot, self._publication)
+            try:
+                return await within(_PATIENCE, observe(connection, self._schema, self._slot, self._publication))
+            except TimeoutError as error:
+                raise UnreachableError(f"postgres: observing the server: {error}") from error
 
     async def confirmed_flush(self) -> Lsn | None:
         """Return where the slot stands; None when it is gone."""
         async with self._session("reading the slot's position") as connection:
-            row = await _one(connection, "confirmed_flush", self._slot)
+            row = await _one(connection, sql.SQL(sql_blocks("replication")["confirmed_flush"]), self._slot)
         return None if row.get("lsn") is None else Lsn.parse(row["lsn"])
 
     async def heartbeat(self) -> None:
@@ -77,14 +87,15 @@ class Observer:
             try:
                 with translated_errors(what):
                     yield self._connection
-            except CdcCounterError:
+            except (CdcCounterError, asyncio.CancelledError):
                 await self.close()
                 raise
 
 
 async def observe(connection: AsyncConnection[Any], schema: str, slot: str, publication: str) -> Observation:
     """Look over a connection of the caller's."""
-    row = await _one(connection, "observe", slot, outbox=f"{schema}.outbox", publication=publication)
+    asked = with_publication_mark(sql_blocks("replication")["observe"])
+    row = await _one(connection, asked, slot, outbox=f"{schema}.outbox", publication=publication)
     return Observation(
         snapshot=Snapshot.parse(row["snapshot"]),
         flush_lsn=Lsn.parse(row["flush_lsn"]),
@@ -93,11 +104,14 @@ async def observe(connection: AsyncConnection[Any], schema: str, slot: str, publ
         confirmed=None if row["confirmed"] is None else Lsn.parse(row["confirmed"]),
         active=row["active"],
         inactive_seconds=row["inactive_seconds"],
+        outbox_exists=row["outbox_exists"],
         publication_mark=row["publication_mark"] or "",
     )
 
 
-async def _one(connection: AsyncConnection[Any], block: str, slot: str, **more: str) -> dict[str, Any]:
+async def _one(
+    connection: AsyncConnection[Any], asked: sql.SQL | sql.Composed, slot: str, **more: str
+) -> dict[str, Any]:
     cursor = connection.cursor(row_factory=dict_row)
-    await cursor.execute(sql.SQL(sql_blocks("replication")[block]), {"slot": slot, **more})
+    await cursor.execute(asked, {"slot": slot, **more})
     return await cursor.fetchone() or {}

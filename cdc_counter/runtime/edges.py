@@ -66,6 +66,10 @@ class Observation(Protocol):
         """Whether somebody streams the slot, or makes it."""
 
     @property
+    def outbox_exists(self) -> bool:
+        """Whether there is an outbox of its name: without one the mark tells nothing."""
+
+    @property
     def publication_mark(self) -> str:
         """What tells an altered publication from the one that it was; '' without one."""
 

@@ -1,33 +1,37 @@
 """Watches the server from beside the stream, whether Redis answers or not.
 
 It ends a session that a stopping server would wait for, or whose publication was altered, and has the slot dropped when
-the fuse blows. A slot that
-somebody streams is never dropped: whoever streams it watches it, too.
+the fuse blows. A slot that somebody streams is never dropped: whoever streams it watches it, too.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
 
+from cdc_counter.cancellation import within
 from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.errors import CdcCounterError, StoppingError, UnreachableError
 from cdc_counter.runtime.backoff import pause
 from cdc_counter.runtime.consumer import Consumer
 from cdc_counter.runtime.edges import Observation, Observer
+from cdc_counter.runtime.failures import unless_stopped
 
 _log = logging.getLogger(__name__)
 
 _LOOKS: Final = 2
 """In a row that must find a slot beyond the limit and free: a consumer that only connects again keeps its slot."""
 
+_DROP_SECONDS: Final = 30.0
+"""To connect, look again and drop the slot; what takes longer is begun anew at the next look."""
+
 
 class GiveUpSlot(Protocol):
     """Drops the slot."""
 
-    async def __call__(self, why: Callable[[Observation], str]) -> bool:
+    def __call__(self, why: Callable[[Observation], str]) -> Coroutine[Any, Any, bool]:
         """Drop it if it is free and `why` still gives a reason; False otherwise."""
 
 
@@ -57,8 +61,8 @@ class Watch:
         """Look until `stop`."""
         while not stop.is_set():
             try:
-                await self._look()
-            except CdcCounterError as error:
+                await unless_stopped(self._look(), stop)
+            except (CdcCounterError, TimeoutError) as error:
                 self.latest = None
                 _log.info("watching the server: %s", error)
                 if isinstance(error, StoppingError):
@@ -69,7 +73,7 @@ class Watch:
         self.latest = observation = await self._observer.observe()
         self._consumer.observed(observation.snapshot)
         began_with = self._consumer.lineage.epoch.publication if self._consumer.lineage is not None else ""
-        if began_with and observation.publication_mark != began_with:
+        if began_with and observation.outbox_exists and observation.publication_mark != began_with:
             self._consumer.interrupt(UnreachableError("the publication was altered", hint=""))
         if observation.confirmed != self._stands_at[0]:
             self._stands_at = (observation.confirmed, self._clock())
@@ -77,7 +81,7 @@ class Watch:
         if reason and self._consumer.session is not None:
             self._consumer.interrupt(UnreachableError(f"slot {self._consumer.settings.slot!r} {reason}", hint=""))
         self._found = self._found + 1 if reason and not observation.active else 0
-        if self._found >= _LOOKS and await self._give_up(self._why):
+        if self._found >= _LOOKS and await within(_DROP_SECONDS, self._give_up(self._why)):
             self._consumer.fuse_blew(reason)
 
     def _why(self, observation: Observation) -> str:

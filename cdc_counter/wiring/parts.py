@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from cdc_counter.cancellation import end
 from cdc_counter.config import Config, PostgresSettings, RedisSettings
 from cdc_counter.core.durability import Policy
-from cdc_counter.core.fuse import Fuse
+from cdc_counter.core.fuse import NO_FUSE, Fuse
 from cdc_counter.core.verifying import Pace
 from cdc_counter.metrics import Metrics
 from cdc_counter.postgres import janitor
@@ -43,9 +43,6 @@ _HEARTBEAT_PATIENCE: Final = "1s"
 
 _LONGEST_FEEDBACK: Final = 1.0
 """Seconds between status updates at the most; a third of wal_sender_timeout where that is shorter."""
-
-
-_NO_FUSE: Final = Fuse()
 
 
 async def _keep_slot(why: Callable[[Observation], str]) -> bool:  # noqa: ARG001  # as GiveUpSlot is called
@@ -149,7 +146,7 @@ async def consuming_parts(
     metrics: Metrics,
     rebuild: Rebuild | None = None,
     *,
-    fuse: Fuse = _NO_FUSE,
+    fuse: Fuse = NO_FUSE,
     give_up: GiveUpSlot = _keep_slot,
 ) -> AsyncIterator[ConsumingParts]:
     """Build a consumer with its healer and upkeep for the duration of a block; `give_up` serves the fuse."""

@@ -3,11 +3,14 @@
 Each alteration counts as lost rows, whether it is noticed under the stream or at the next start.
 """
 
+from functools import partial
+
 import psycopg
 import pytest
 
-from tests.fault.deployment import Deployment, Traffic, wait_for_end
+from tests.fault.deployment import Deployment, Traffic, wait_for_end, wait_said
 from tests.fault.losses import wait_new_epoch
+from tests.rig.eventually import eventually_sync
 
 DROP_AND_ADD = (
     "ALTER PUBLICATION cdc_counter DROP TABLE cdc_counter.outbox",
@@ -85,3 +88,79 @@ def test_an_altered_publication_ends_the_daemon_and_costs_a_recount(deployment: 
         wait_new_epoch(deployment, old, deadline=60)
         traffic.wait_for_more()
     deployment.assert_exact()
+
+
+def looking_often(deployment: Deployment) -> None:
+    deployment.config = deployment.write_config("c", postgres="inspection_seconds = 0.5")
+    deployment.init()
+
+
+def wait_all(deployment: Deployment, state: str) -> None:
+    eventually_sync(lambda: set(deployment.states().values()) == {state}, f"every counter is {state}", deadline=60)
+
+
+def looked_since(deployment: Deployment, look: str, before: list[tuple[object, ...]]) -> bool:
+    return deployment.sql(look) not in ([], before)
+
+
+def wait_looks(deployment: Deployment, count: int = 2) -> None:
+    """Wait until the server was watched so often: the first of these looks is over when the last begins."""
+    look = (
+        "SELECT query_start FROM pg_stat_activity"
+        " WHERE application_name = 'cdc-counter watch' AND datname = current_database()"
+    )
+    for _ in range(count):
+        before = deployment.sql(look)
+        eventually_sync(partial(looked_since, deployment, look, before), "another look", deadline=60)
+
+
+@pytest.mark.parametrize("when", ["streaming", pytest.param("down", marks=pytest.mark.programme)])
+def test_an_outbox_that_is_renamed_ends_nothing_and_comes_back_by_itself(deployment18: Deployment, when: str) -> None:
+    """Nothing can be written to it meanwhile, so only what is said to be missing is counted again."""
+    deployment = deployment18
+    looking_often(deployment)
+    daemon = deployment.daemon().start().wait_ready()
+    epoch = deployment.epoch()
+    with Traffic(deployment.dsn) as traffic:
+        traffic.wait_for_more()
+        if when == "down":
+            assert daemon.terminate() == 0
+        deployment.sql("ALTER TABLE cdc_counter.outbox RENAME TO away")
+        if when == "down":
+            traffic.wait_for_more()
+            daemon.start()
+        wait_all(deployment, "stale")
+        wait_looks(deployment)
+        assert daemon.running
+        deployment.sql("ALTER TABLE cdc_counter.away RENAME TO outbox")
+        wait_all(deployment, "live")
+        traffic.wait_for_more()
+    deployment.assert_exact()
+    assert daemon.running
+    assert deployment.epoch() == epoch
+    assert daemon.log_text().count("streaming slot") == (1 if when == "streaming" else 2)
+
+
+@pytest.mark.programme
+def test_an_outbox_that_is_dropped_is_stale_through_every_start_until_it_is_made_again(
+    deployment18: Deployment,
+) -> None:
+    deployment = deployment18
+    looking_often(deployment)
+    daemon = deployment.daemon().start().wait_ready()
+    with Traffic(deployment.dsn) as traffic:
+        traffic.wait_for_more()
+        deployment.sql("DROP TABLE cdc_counter.outbox CASCADE")
+        wait_all(deployment, "stale")
+        assert daemon.terminate() == 0
+        traffic.wait_for_more()
+        daemon.start()
+        wait_said(daemon, "streaming slot", 2)
+        wait_all(deployment, "stale")
+        assert daemon.terminate() == 0
+        deployment.sql("DROP PUBLICATION cdc_counter")
+        deployment.init("--reseed")
+        daemon.start()
+        traffic.wait_for_more()
+    deployment.assert_exact()
+    assert daemon.running

@@ -24,3 +24,8 @@ def test_a_slot_goes_above_either_limit_only(row: str) -> None:
     reason = fuse.blown(retained, unmoved)
     assert bool(reason) == bool(words)
     assert words in reason
+
+
+@pytest.mark.parametrize(("whole", "half"), [(0, 0), (1, 1), (2, 1), (3, 2), (16384, 8192)])
+def test_half_of_a_limit_is_a_limit(whole: int, half: int) -> None:
+    assert Fuse(whole, 2).halved == Fuse(half)

@@ -87,6 +87,10 @@ TABLE: dict[str, tuple[Stored | None, ServerFacts, Action, str]] = {
         replace(STORED, epoch=replace(STORED.epoch, publication="1:2")), replace(SERVER, publication_mark="1:3"),
         Action.RESEED, "the publication was altered",
     ),
+    "outbox renamed": (
+        replace(STORED, epoch=replace(STORED.epoch, publication="1:2")),
+        replace(SERVER, publication=PublicationFault.NOTHING_TO_PUBLISH, publication_mark="1"), Action.CONTINUE, "",
+    ),
     "publication as it was": (
         replace(STORED, epoch=replace(STORED.epoch, publication="1:2")), replace(SERVER, publication_mark="1:2"),
         Action.CONTINUE, "",
@@ -94,7 +98,7 @@ TABLE: dict[str, tuple[Stored | None, ServerFacts, Action, str]] = {
 } | {
     f"publication: {fault}": (STORED, replace(SERVER, publication=fault), Action.REFUSE, f"the publication {fault}")
     for fault in PublicationFault
-    if fault is not PublicationFault.MISSING
+    if fault not in {PublicationFault.MISSING, PublicationFault.NOTHING_TO_PUBLISH}
 }  # fmt: skip
 
 
