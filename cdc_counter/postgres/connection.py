@@ -23,6 +23,9 @@ _KEEPALIVES: Final = {"keepalives_idle": "10", "keepalives_interval": "5", "keep
 _SHUTTING_DOWN: Final = "the database system is shutting down"
 """Translated where the server is; then only a connection that was open is told that the server stops."""
 
+_EACH_HOST: Final = "\n- host: "
+"""What psycopg puts before each failure, where it tried several hosts."""
+
 
 def full_conninfo(conninfo: str, *, purpose: str, connect_timeout: int, settings: dict[str, str] | None = None) -> str:
     """Return `conninfo` with our session settings and an application_name; the user's own `options` stay."""
@@ -78,9 +81,14 @@ def translate(error: psycopg.Error, what: str) -> CdcCounterError:
             return StoppingError(message)
         case psycopg.OperationalError() | psycopg.InterfaceError():
             # libpq gives no code for what happens before the connection is open.
-            return StoppingError(message) if _SHUTTING_DOWN in message else UnreachableError(message)
+            return StoppingError(message) if is_stopping(str(error)) else UnreachableError(message)
         case _:
             return CdcCounterError(message)
+
+
+def is_stopping(said: str) -> bool:
+    """Say whether the server is being stopped; of several hosts, all: the one that we stream from may not be."""
+    return all(_SHUTTING_DOWN in host for host in said.split(_EACH_HOST)[1:] or [said])
 
 
 def _words(error: psycopg.Error) -> str:

@@ -5,6 +5,7 @@ lock that writers want.
 """
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,13 +15,13 @@ import psycopg
 from psycopg import AsyncConnection
 
 from cdc_counter import failpoints
-from cdc_counter.cancellation import end, honour_cancellation
+from cdc_counter.cancellation import end, honour_cancellation, within
 from cdc_counter.config import Config, PostgresSettings
 from cdc_counter.core.changes import begun
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.events import EventKind, InitEvent
 from cdc_counter.core.fuse import Fuse
-from cdc_counter.core.lifecycle import Epoch, LostError, ServerFacts, Stored
+from cdc_counter.core.lifecycle import Epoch, LostError, ServerFacts, Stored, a_primary
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import BusyError, CdcCounterError
@@ -35,6 +36,8 @@ from cdc_counter.runtime.edges import Observation
 from cdc_counter.tallies.store import TallyStore
 from cdc_counter.wiring.parts import conninfo, open_stream
 
+_log = logging.getLogger(__name__)
+
 OnEvent = Callable[[InitEvent], None]
 
 _SLOT_SECONDS: Final = (3, 300)
@@ -42,6 +45,9 @@ _SLOT_SECONDS: Final = (3, 300)
 that writers want. Each attempt begins anew: where some transaction always runs, only a longer one gets there."""
 
 _LOOK_SECONDS: Final = 0.3
+
+_LOOK_PATIENCE: Final = 30.0
+"""Seconds for one look, which takes milliseconds."""
 
 
 async def current_facts(config: Config) -> ServerFacts:
@@ -66,10 +72,10 @@ async def ensure_slot(
         return None
     failover = await standbys_expected(connection) if settings.failover == "auto" else settings.failover
     patience, longest = _SLOT_SECONDS
-    async with connected(conninfo(settings, "init", admin=admin)) as watcher:
+    looking = _watch(conninfo(settings, "init", admin=admin), connection.info.backend_pid, settings, on_event)
+    watching = asyncio.create_task(looking, name="slot watch")
+    try:
         while True:
-            looking = _watch(watcher, connection.info.backend_pid, settings, on_event)
-            watching = asyncio.create_task(looking, name="slot watch")
             try:
                 honour_cancellation()
                 with translated_errors("creating the slot"):
@@ -78,9 +84,9 @@ async def ensure_slot(
             except BusyError:
                 patience = min(2 * patience, longest)
                 continue
-            finally:
-                await end([watching])
             break
+    finally:
+        await end([watching])
     failpoints.reach(Failpoint.SLOT_CREATED)
     with translated_errors("creating the slot"):
         await connection.execute("RESET lock_timeout")
@@ -88,17 +94,27 @@ async def ensure_slot(
     return start
 
 
-async def _watch(watcher: AsyncConnection[Any], pid: int, settings: PostgresSettings, on_event: OnEvent) -> None:
-    fuse = Fuse(settings.fuse_wal_mb // 2)
+async def _watch(watcher: str, pid: int, settings: PostgresSettings, on_event: OnEvent) -> None:
+    """Look until cancelled, over connections of its own: without a guard an attempt would keep WAL without a limit."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
-        with translated_errors("looking for blockers"):
-            blockers = await blockers_of(watcher, pid)
-            observation = await observe(watcher, settings.schema_name, settings.slot, settings.publication)
-            if fuse.blown(observation.retained_wal, 0):
-                await watcher.execute("SELECT pg_cancel_backend(%s)", [pid])
-        if blockers:
-            on_event(InitEvent(EventKind.WAITING, "creating the slot", waiting_for(blockers)))
+        try:
+            async with connected(watcher) as connection:
+                while True:
+                    await within(_LOOK_PATIENCE, _look(connection, pid, settings, on_event))
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except (CdcCounterError, TimeoutError) as error:
+            _log.warning("watching the slot's creation: %s; trying again", error)
+
+
+async def _look(watcher: AsyncConnection[Any], pid: int, settings: PostgresSettings, on_event: OnEvent) -> None:
+    with translated_errors("looking for blockers"):
+        blockers = await blockers_of(watcher, pid)
+        observation = await observe(watcher, settings.schema_name, settings.slot, settings.publication)
+        if Fuse(settings.fuse_wal_mb).halved.blown(observation.retained_wal, 0):
+            await watcher.execute("SELECT pg_cancel_backend(%s)", [pid])
+    if blockers:
+        on_event(InitEvent(EventKind.WAITING, "creating the slot", waiting_for(blockers)))
 
 
 async def remove_slot(connection: AsyncConnection[Any], slot: str, on_event: OnEvent) -> None:
@@ -138,9 +154,11 @@ async def begin_epoch(
     """Begin an epoch at `start`, or where the slot stands, with every counter to be seeded.
 
     `replaced` is the identity of the epoch before, '' for none. Raises ReseedNeededError when another one is stored,
-    BusyError while a consumer streams the slot.
+    BusyError while a consumer streams the slot, UnreachableError where the address leads to a standby by now.
     """
     facts = await current_facts(config)
+    if (amiss := a_primary(facts)) is not None:
+        raise amiss.error()
     slot = facts.slot
     watermark = start if start is not None else slot.confirmed_flush if slot else None
     if watermark is None:

@@ -50,9 +50,9 @@ class Rebuilder:
                 counters = await installed_counters(connection, settings.schema_name)
             if not counters:
                 raise NotReadyError(f"no counters are installed in schema {settings.schema_name!r}", hint=_HINT)
+            await self._may_begin(seen)
             start = None
             if not loss.keeps_slot:
-                await self._may_replace_slot(seen)
                 await self._mark(replaced, reason)
                 failpoints.reach(Failpoint.READERS_TOLD)
                 await self._publish_outbox(show)
@@ -76,8 +76,8 @@ class Rebuilder:
             raise SupersededError(f"redis holds epoch {identity!r}: somebody else began one, or the tallies were lost")
         return identity
 
-    async def _may_replace_slot(self, seen: Stored | None) -> None:
-        """Raise unless the slot is ours and nobody streams it: what is decided here may be a moment old."""
+    async def _may_begin(self, seen: Stored | None) -> None:
+        """Raise unless this is our primary and nobody streams the slot: what was decided may be a moment old."""
         facts = await current_facts(self._config)
         decision = decide(seen, facts, self._config.postgres.slot, known=seen.epoch if seen else None)
         if decision.action in {Action.REFUSE, Action.WAIT, Action.RETRY}:
