@@ -1,8 +1,11 @@
 -- Statements of the connection that streams, of its side connection and of the slot's life.
 
 -- name: database
--- Which database this is, for the comparison with the stored epoch, and whether it is a standby's.
-SELECT oid::bigint AS oid, datname AS name, pg_is_in_recovery() AS in_recovery FROM pg_database WHERE datname = current_database();
+-- Which database this is, for the comparison with the stored epoch, whether it is a standby's, and the identifier that
+-- a transaction could be given next: those in the stream have only 32 of its 64 bits.
+SELECT oid::bigint AS oid, datname AS name, pg_is_in_recovery() AS in_recovery,
+       pg_snapshot_xmax(pg_current_snapshot())::text AS next_xid
+  FROM pg_database WHERE datname = current_database();
 
 -- name: slot
 -- The slot's row as JSON, for the columns differ from version to version, and what it makes the server keep.

@@ -10,11 +10,11 @@ from typing import assert_never
 
 from cdc_counter.core.batch import Batcher
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.outbox import is_notice_of_loss, outbox_prefix
+from cdc_counter.core.outbox import outbox_prefix, parse_notice
 from cdc_counter.core.pgoutput import Begin, Commit, Ignored, Insert, LogicalMessage, Message, Relation, Truncate
+from cdc_counter.core.xid import XID_LOW, completed
 from cdc_counter.errors import CdcCounterError, ProtocolError, RefusedError
 
-_XID_LOW = 0xFFFFFFFF
 _XID_DIGITS = len(str(2**64))
 
 
@@ -28,18 +28,24 @@ class _Shape:
 
 
 class Assembly:
-    """Feeds one outbox's messages to a batcher. `foreign_rows` counts rows that were copied back and not counted."""
+    """Feeds one outbox's messages to a batcher. `near` is any transaction identifier that the server gave out lately.
 
-    def __init__(self, namespace: str, table: str, batcher: Batcher) -> None:
+    `foreign_rows` counts rows that were copied back and not counted, `strange_notices` what only looks like a notice.
+    """
+
+    def __init__(self, namespace: str, table: str, batcher: Batcher, near: int) -> None:
         self._table = (namespace, table)
         self._prefix = outbox_prefix(namespace, table)
         self._batcher = batcher
+        # Of the last row: a session may last for more than 2^31 transactions, and a heartbeat comes every few seconds.
+        self._near = near
         self._shapes: dict[int, _Shape] = {}
         # Partitions are described, too, although their rows come under the name of the whole outbox.
         self._others: dict[int, str] = {}
         self._begin: Begin | None = None
         self.received = Lsn(0)
         self.foreign_rows = 0
+        self.strange_notices = 0
 
     def feed(self, message: Message) -> None:
         """Take the next message; raises ProtocolError or RefusedError when it can't stand here."""
@@ -87,22 +93,26 @@ class Assembly:
             shown = "NULL" if xid_text is None else repr(xid_text[:80])
             raise ProtocolError(f"outbox row in transaction {begin.xid} has xid {shown} or no deltas")
         xid = int(xid_text)
-        if xid & _XID_LOW != begin.xid:
+        if xid & XID_LOW != begin.xid:
             self.foreign_rows += 1
             return
+        self._near = xid
         self._batcher.row(xid, deltas)
 
     def _not_captured(self, message: LogicalMessage) -> None:
         """Take what a capture function says that could not reach the outbox; anything else is not for us.
 
-        Anybody may write such a message, so it can say that counters have to be recounted, and nothing else.
+        Anybody may write such a message, so it can say that counters have to be recounted, and nothing else: not even
+        in which transaction it stands.
         """
         begin = self._begin
-        xid_text, _, entries = message.content.partition(b" ")
-        if begin is None or message.prefix != self._prefix or not is_notice_of_loss(entries):
+        if begin is None or message.prefix != self._prefix:
             return
-        if xid_text.isdigit() and len(xid_text) <= _XID_DIGITS and int(xid_text) & _XID_LOW == begin.xid:
-            self._batcher.row(int(xid_text), entries)
+        loss = parse_notice(message.content)
+        if loss is None:
+            self.strange_notices += 1
+            return
+        self._batcher.loss(completed(begin.xid, self._near), loss)
 
     def _commit(self, message: Commit) -> None:
         begin = self._begin

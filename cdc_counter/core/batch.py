@@ -10,9 +10,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.outbox import Deltas, Fold, without_zeros
+from cdc_counter.core.outbox import Deltas, Fold, Loss, without_zeros
 from cdc_counter.core.recent import AppliedTransaction
 from cdc_counter.core.watermark import Partial, Watermark
+from cdc_counter.core.xid import XID_LOW
 from cdc_counter.errors import ProtocolError, ReseedNeededError
 
 
@@ -87,7 +88,7 @@ class Batcher:
             return
         skip = 0
         if self._resume is not None:
-            if self._resume.xid & 0xFFFFFFFF != xid_low:
+            if self._resume.xid & XID_LOW != xid_low:
                 raise ReseedNeededError(
                     f"transaction {self._resume.xid} is half applied ({self._resume.rows} rows), but transaction "
                     f"{xid_low} comes next at {commit_lsn}"
@@ -97,19 +98,30 @@ class Batcher:
 
     def row(self, xid: int, text: bytes) -> None:
         """Add one outbox row of the open transaction; `xid` has 64 bits."""
-        if self._skipping:
-            return
-        current = self._open
+        current = self._with_room()
         if current is None:
-            raise ProtocolError("outbox row outside a transaction")
-        if current.fold.cost >= self._max_cost:
-            self._close_part(current)
+            return
         current.xid = xid
         current.rows += 1
         if current.rows > current.skip_rows:
             before = current.fold.cost
             current.fold.add_row(text)
             self._held_cost += current.fold.cost - before
+
+    def loss(self, xid: int, loss: Loss) -> None:
+        """Add a notice of loss in the open transaction. It is no row: one that comes twice does no harm.
+
+        `xid` was worked out, so that one from a row goes before it.
+        """
+        current = self._with_room()
+        # Among rows that were applied it was, too; their number must not be left behind by a cut.
+        if current is None or current.rows < current.skip_rows:
+            return
+        if current.xid is None:
+            current.xid = xid
+        before = current.fold.cost
+        current.fold.add_loss(loss)
+        self._held_cost += current.fold.cost - before
 
     def commit(self, end_lsn: Lsn) -> None:
         """Close the open transaction at its end LSN."""
@@ -154,6 +166,17 @@ class Batcher:
             return Step(Watermark(self._idle))
         return None
 
+    def _with_room(self) -> _Transaction | None:
+        """Return the open transaction, cut where it has grown too large; None where it is skipped."""
+        if self._skipping:
+            return None
+        current = self._open
+        if current is None:
+            raise ProtocolError("outbox row outside a transaction")
+        if current.fold.cost >= self._max_cost:
+            self._close_part(current)
+        return current
+
     @property
     def _last_lsn(self) -> Lsn:
         return (self._waiting[-1].end_lsn if self._waiting else None) or self._closed
@@ -185,7 +208,7 @@ class Batcher:
     def _close_part(self, current: _Transaction) -> None:
         """Cut the open transaction after the rows folded so far; what waited before it goes first."""
         self._close_waiting()
-        assert current.xid is not None  # noqa: S101  # costs come from rows, and a row sets the identifier
+        assert current.xid is not None  # noqa: S101  # costs come from rows and notices, which set it
         self._closed = max(self._closed, self._idle)
         current.in_parts = True
         fold, current.fold = current.fold, Fold()

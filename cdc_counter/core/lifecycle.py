@@ -79,7 +79,10 @@ class PublicationFault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What the connection that is going to stream says. `timeline_switch` is where the stored timeline was left."""
+    """What the connection that is going to stream says. `timeline_switch` is where the stored timeline was left.
+
+    `next_xid`: no transaction that began until now has this identifier (64 bits) or a higher one.
+    """
 
     system_identifier: str
     timeline: int
@@ -87,6 +90,7 @@ class ServerFacts:
     flush_lsn: Lsn
     slot: SlotFacts | None
     publication: PublicationFault | None
+    next_xid: int
     timeline_switch: Lsn | None = None
     in_recovery: bool = False
     publication_mark: str = ""

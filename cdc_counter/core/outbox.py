@@ -2,12 +2,15 @@
 
 A compact JSON array of entries: `[counter_id, "scope", "bucket", delta]`, or `[counter_id, "SQLSTATE", "message"]`
 where the deltas of one counter could not be computed (the write passed, the counter can't be trusted), with RETIRED
-where there will be no more of them. No entries: a heartbeat. A firing that can't get into the outbox writes the latter
-kind of entry, for each of its counters, as a logical message into the WAL.
+where there will be no more of them. No entries: a heartbeat.
+
+A firing that can't get into the outbox writes a notice of loss as a logical message into the WAL: the SQLSTATE and the
+ids of its counters, `55P03 1,4,7`. Anybody may write such messages, in any encoding and of any size.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,6 +33,19 @@ RETIRED: Final = "CDC01"
 _DELTA_FIELDS: Final = 4
 _BROKEN_FIELDS: Final = 3
 
+MAX_NOTICE: Final = 100_000
+"""Bytes of the longest notice of loss: the ids of 9,000 counters of one table."""
+
+_NOTICE: Final = re.compile(rb"([0-9A-Z]{5}) ([0-9]{1,10}(?:,[0-9]{1,10})*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Counters that lack what a transaction changed, for their firing could not get into the outbox."""
+
+    counters: tuple[int, ...]
+    sqlstate: str
+
 
 @dataclass(slots=True)
 class Fold:
@@ -45,8 +61,8 @@ class Fold:
 
     @property
     def cost(self) -> int:
-        """What applying it costs a script call: one a bucket, and SCOPE_COST more a hash."""
-        return self.keys + SCOPE_COST * len(self.deltas)
+        """What applying it costs: one a bucket, SCOPE_COST more a hash, one a broken counter."""
+        return self.keys + SCOPE_COST * len(self.deltas) + len(self.broken)
 
     def add_row(self, text: bytes) -> None:
         """Add one row's entries; raises ProtocolError and then must not be used further."""
@@ -58,9 +74,14 @@ class Fold:
                 self.entries += 1
                 self._add(counter, scope, bucket, delta)
             elif len(entry) == _BROKEN_FIELDS and type(entry[0]) is int:
-                self.broken.setdefault(entry[0], f"{entry[1]}: {entry[2]}")
+                self._break((entry[0],), f"{entry[1]}: {entry[2]}")
             else:
                 raise ProtocolError(f"outbox entry {entry!r} has {len(entry)} fields")
+
+    def add_loss(self, loss: Loss) -> None:
+        """Note counters whose deltas did not come."""
+        # Never starts as RETIRED does, whatever somebody has put in the place of an SQLSTATE.
+        self._break(loss.counters, f"the outbox could not be written ({loss.sqlstate})")
 
     def add(self, other: "Fold") -> None:
         """Add another fold's deltas to this one; the other is left as it was."""
@@ -69,6 +90,10 @@ class Fold:
                 self._add(counter, scope, bucket, delta)
         self.entries += other.entries
         for counter, reason in other.broken.items():
+            self._break((counter,), reason)
+
+    def _break(self, counters: Iterable[int], reason: str) -> None:
+        for counter in counters:
             self.broken.setdefault(counter, reason)
 
     def _add(self, counter: int, scope: str, bucket: str, delta: int) -> None:
@@ -88,19 +113,10 @@ def outbox_prefix(namespace: str, table: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in (namespace, table))
 
 
-def is_notice_of_loss(text: bytes) -> bool:
-    """Say whether a text holds nothing but entries of counters whose deltas were lost."""
-    try:
-        entries = _entries(text)
-    except ProtocolError:
-        return False
-    return all(
-        len(entry) == _BROKEN_FIELDS
-        and type(entry[0]) is int
-        and type(entry[1]) is type(entry[2]) is str
-        and entry[1] != RETIRED
-        for entry in entries
-    )
+def parse_notice(content: bytes) -> Loss | None:
+    """Read a notice of loss; None when it is something else."""
+    found = _NOTICE.fullmatch(content) if len(content) <= MAX_NOTICE else None
+    return None if found is None else Loss(tuple(map(int, found[2].split(b","))), found[1].decode())
 
 
 def without_zeros(deltas: Mapping[TallyKey, Mapping[str, int]]) -> Deltas:
@@ -118,5 +134,8 @@ def _entries(text: bytes) -> list[list[Any]]:
         raise ProtocolError(f"outbox row is not an array of arrays: {text[:80]!r}")
     # orjson turns integers beyond 64 bits into floats; the standard library keeps them exact.
     if any(type(entry[-1]) is float for entry in entries if entry):
-        entries = json.loads(text)
+        try:
+            entries = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"outbox row is not JSON: {text[:80]!r}: {error}") from error
     return entries  # type: ignore[no-any-return]  # checked above

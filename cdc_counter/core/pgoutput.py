@@ -66,7 +66,7 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class LogicalMessage:
-    """What somebody wrote with pg_logical_emit_message; anybody may, with any prefix."""
+    """What somebody wrote with pg_logical_emit_message; anybody may, with any prefix, in whatever encoding."""
 
     prefix: str
     content: bytes
@@ -164,7 +164,8 @@ def _truncate(data: bytes) -> Truncate:
 
 
 def _logical_message(data: bytes) -> LogicalMessage:
-    prefix, at = _text(data, 1 + _MESSAGE.size)
+    end = data.index(b"\0", 1 + _MESSAGE.size)
+    prefix, at = data[1 + _MESSAGE.size : end].decode(errors="replace"), end + 1
     (length,) = _LENGTH.unpack_from(data, at)
     at += _LENGTH.size
     _ends(data, at + length, "Message")

@@ -36,6 +36,7 @@ async def server_facts(
         flush_lsn=Lsn.parse(system["xlogpos"]),
         slot=None if slot_row is None else slot_facts(slot_row["slot"]),
         publication=publication_fault(publication_row),
+        next_xid=int(database["next_xid"]),
         timeline_switch=await _timeline_switch(connection, timeline, stored_timeline),
         in_recovery=bool(database["in_recovery"]),
         publication_mark="" if publication_row is None else str(publication_row["mark"]),

@@ -42,7 +42,6 @@ def store_statements(schema: str, counters: Iterable[int]) -> sql.SQL:
         outbox=raw(outbox.replace("%", "%%")),
         leaf=qualified(schema.replace("%", "%%"), leaf_name("%s")),
     )
-    ids = ", ".join(map(str, counters))
     return raw(
         render(
             "capture",
@@ -52,7 +51,7 @@ def store_statements(schema: str, counters: Iterable[int]) -> sql.SQL:
             lock=raw(literal_text(lock)),
             outbox=raw(outbox),
             outbox_name=raw(literal_text(outbox)),
-            ids=raw(f"ARRAY[{ids}]::integer[]"),
+            ids=raw(",".join(map(str, counters))),
             chunk=raw(str(CHUNK)),
         )
     )

@@ -240,7 +240,7 @@ class Consumer:
             if again.action is not Action.CONTINUE:
                 await self._require_still(stored)
                 raise again.error()
-            await self._stream(stream, stored, confirmed or ZERO, stop)
+            await self._stream(stream, stored, confirmed or ZERO, facts.next_xid, stop)
         finally:
             await stream.close()
 
@@ -272,7 +272,9 @@ class Consumer:
             raise SupersededError("the tallies are gone")
         return after
 
-    async def _stream(self, stream: Stream, stored: Stored, confirmed: Lsn, stop: asyncio.Event) -> None:
+    async def _stream(
+        self, stream: Stream, stored: Stored, confirmed: Lsn, next_xid: int, stop: asyncio.Event
+    ) -> None:
         settings = self.settings
         self.records = await self._tallies.counters()
         if self.lineage is None or not self.lineage.continues(stored.epoch, stored.watermark):
@@ -284,7 +286,7 @@ class Consumer:
         self.session = Session(
             stream,
             batcher,
-            Assembly(*settings.outbox, batcher),
+            Assembly(*settings.outbox, batcher, next_xid),
             applier,
             progress,
             Confirmation(self._durability, stored.epoch.identity, progress),

@@ -34,6 +34,9 @@ _READY_BATCHES: Final = 4
 _CONFIRM_PAUSE: Final = 0.1
 """Seconds between confirmations that nobody asked for: each costs the walsender a wake-up."""
 
+_STRANGE_PAUSE: Final = 60.0
+"""Seconds between log lines about strange notices: whoever writes them could fill a disk with what is said of them."""
+
 _DRAIN_SECONDS: Final = 8.0
 """How long a stop waits for Redis; what is not applied by then is sent again after the next start."""
 
@@ -70,6 +73,8 @@ class Session:
         self._reply = asyncio.Event()
         self._received_all = False
         self._foreign_rows = 0
+        self._strange_notices = 0
+        self._strange_said_at = -_STRANGE_PAUSE
         self._drained = asyncio.Event()
         self._finished = asyncio.Event()
         self._ended_by: CdcCounterError | None = None
@@ -146,6 +151,7 @@ class Session:
                     self._assembly.feed(parse_message(frame.payload))
             self._server_clock = (frame.sent_at, self._heard_at)
             self._note_foreign_rows()
+            self._note_strange_notices()
             self.progress.receive(self._assembly.received)
             self._work.set()
             failpoints.reach(Failpoint.AFTER_RECEIVE)
@@ -158,6 +164,17 @@ class Session:
                 "%d outbox rows were copied back or restored, and not counted again", found - self._foreign_rows
             )
             self._foreign_rows = found
+
+    def _note_strange_notices(self) -> None:
+        found = self._assembly.strange_notices
+        if found > self._strange_notices and time.monotonic() - self._strange_said_at >= _STRANGE_PAUSE:
+            _log.warning(
+                "%d logical messages with the prefix of the outbox are no notices of ours, and ignored: "
+                "somebody else writes them",
+                found - self._strange_notices,
+            )
+            self._strange_notices = found
+            self._strange_said_at = time.monotonic()
 
     async def _apply(self) -> None:
         while True:

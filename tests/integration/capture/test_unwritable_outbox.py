@@ -1,6 +1,5 @@
 """The outbox can't be written: the application's write goes through, at once, and the loss is told in the WAL."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cdc_counter.core.outbox import is_notice_of_loss, outbox_prefix
+from cdc_counter.core.outbox import outbox_prefix, parse_notice
 from cdc_counter.core.pgoutput import LogicalMessage, parse_message
 from tests.integration.capture.helpdesk import SCHEMA, as_owner, as_writer, assert_exact, entries
 
@@ -69,13 +68,14 @@ def losses(connection: Connection) -> Iterator[Callable[[], set[int]]]:
             " 'publication_names', 'cdc_counter', 'messages', 'true')"
         ).fetchall()
         messages = [parse_message(data) for (data,) in rows if data[:1] == b"M"]
-        texts = [
-            message.content.partition(b" ")[2]
+        contents = [
+            message.content
             for message in messages
             if isinstance(message, LogicalMessage) and message.prefix == outbox_prefix(SCHEMA, "outbox")
         ]
-        assert all(map(is_notice_of_loss, texts)), texts
-        return {entry[0] for text in texts for entry in json.loads(text)}
+        losses = [parse_notice(content) for content in contents]
+        assert None not in losses, contents
+        return {counter for loss in losses if loss for counter in loss.counters}
 
     try:
         yield told

@@ -11,9 +11,9 @@ from cdc_counter.core.assembly import Assembly
 from cdc_counter.core.batch import Batcher, Step
 from cdc_counter.core.frames import XLogData, parse_frame
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.outbox import Deltas, outbox_prefix
+from cdc_counter.core.outbox import RETIRED, Deltas, outbox_prefix
 from cdc_counter.core.pgoutput import Begin, Commit, Insert, LogicalMessage, Message, Relation, Truncate, parse_message
-from cdc_counter.core.watermark import Watermark
+from cdc_counter.core.watermark import Partial, Watermark
 from cdc_counter.errors import CdcCounterError, ProtocolError, RefusedError
 from tests.data.record_pgoutput import load
 from tests.unit.core.histories import NAMESPACE, OUTBOX, History, Key, histories, stream, total
@@ -40,7 +40,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
 
 def new(start: int = 50, max_keys: int = 3) -> tuple[Assembly, Batcher]:
     batcher = Batcher(Watermark(Lsn(start)), max_keys)
-    return Assembly(NAMESPACE, "outbox", batcher), batcher
+    return Assembly(NAMESPACE, "outbox", batcher, 0), batcher
 
 
 def drained(batcher: Batcher) -> Counter[Key]:
@@ -111,7 +111,7 @@ def test_a_message_that_can_not_stand_where_it_comes_changes_nothing(history: Hi
 def test_the_recorded_outbox_is_folded(version: int) -> None:
     """The recording leaves one row of NULLs and one of no JSON, which no capture function writes."""
     batcher = Batcher(Watermark(Lsn(0)), 1000)
-    assembly = Assembly("rec", "outbox", batcher)
+    assembly = Assembly("rec", "outbox", batcher, 0)
     refused = 0
     for text in load(version)["sessions"]["outbox"]:
         frame = parse_frame(bytes.fromhex(text))
@@ -132,7 +132,7 @@ def test_the_recorded_outbox_is_folded(version: int) -> None:
 
 @pytest.mark.parametrize("version", [18, 15])
 def test_rows_that_come_under_a_leaf_are_refused(version: int) -> None:
-    assembly = Assembly("rec", "outbox", Batcher(Watermark(Lsn(0)), 1000))
+    assembly = Assembly("rec", "outbox", Batcher(Watermark(Lsn(0)), 1000), 0)
     refused = 0
     for text in load(version)["sessions"]["leaves"]:
         frame = parse_frame(bytes.fromhex(text))
@@ -168,26 +168,88 @@ def test_a_row_that_was_copied_back_is_counted_as_foreign_and_not_twice() -> Non
     assert assembly.foreign_rows == 1
 
 
+PREFIX = outbox_prefix(NAMESPACE, "outbox")
+NOTICE = LogicalMessage(PREFIX, b"55P03 1,4")
+
+
 def test_a_notice_of_loss_breaks_its_counters_and_no_other_message_means_anything() -> None:
     assembly, batcher = new()
-    prefix = outbox_prefix(NAMESPACE, "outbox")
-    notice = b'9 [[1,"55P03","could not obtain lock"],[4,"55P03","could not obtain lock"]]'
-    assembly.feed(LogicalMessage(prefix, notice))
+    assembly.feed(NOTICE)
     assembly.feed(Begin(Lsn(60), 1.0, 9))
-    for forged in (b"", b"9", b"9 x", b"9 [", b"x " + notice[2:], b"8 " + notice[2:], b"9" * 30 + b" []",
-                   b'9 [[2,"-","x",5]]', b'9 [[2,"CDC01","gone"]]', b'9 [[2,"42P01",null]]', b'9 [["2","42P01",""]]',
-                   b'9 [[3,"42P01",""],[2,"-","x",5]]'):  # fmt: skip
-        assembly.feed(LogicalMessage(prefix, forged))
-    assembly.feed(LogicalMessage("cdc_counter", notice))
+    strange = (b"", b"55P03", b"55P03 ", b"55P03 1,", b"55P03 x", b" 1", b"55P03 1\n", b"55p03 1", b"55P03 99999999999",
+               b"55P03 " + b"1," * 100_000 + b"1", b'9 [[2,"-","x",5]]', "55P03 1 für".encode("latin-1"), b"\0" * 9,
+               b"[[" + b"[" * 1000 + b"]" * 1000 + b',"a",1.5]]')  # fmt: skip
+    for content in strange:
+        assembly.feed(LogicalMessage(PREFIX, content))
+    assert assembly.strange_notices == len(strange)
+    assembly.feed(LogicalMessage("cdc_counter", NOTICE.content))
     assembly.feed(Commit(Lsn(60), Lsn(61), 1.0))
     assert batcher.take() == Step(Watermark(Lsn(61)), transactions=ANY, completed=1, commit_time=1.0)
     assembly.feed(Begin(Lsn(70), 1.0, 9))
-    assembly.feed(LogicalMessage(prefix, notice))
+    assembly.feed(NOTICE)
     assembly.feed(Commit(Lsn(70), Lsn(71), 1.0))
     step = batcher.take()
     assert step is not None
-    assert step.broken == {1: "55P03: could not obtain lock", 4: "55P03: could not obtain lock"}
+    assert step.broken == dict.fromkeys((1, 4), "the outbox could not be written (55P03)")
     assert step.deltas == {}
+    assert assembly.strange_notices == len(strange)
+
+
+def test_a_notice_can_not_say_that_a_counter_was_removed() -> None:
+    assembly, batcher = new()
+    assembly.feed(Begin(Lsn(60), 1.0, 9))
+    assembly.feed(LogicalMessage(PREFIX, RETIRED.encode() + b" 1"))
+    assembly.feed(Commit(Lsn(60), Lsn(61), 1.0))
+    step = batcher.take()
+    assert step is not None
+    assert not step.broken[1].startswith(RETIRED)
+
+
+ROW_XID = (3 << 32) + 5
+ROW = Insert(OUTBOX.oid, (b"0", str(ROW_XID).encode(), b'[[1,"-","x",1]]'))
+
+
+@pytest.mark.parametrize("order", [(ROW, NOTICE), (NOTICE, ROW), (NOTICE, ROW, NOTICE)])
+def test_no_message_changes_the_transaction_that_rows_tell(order: tuple[Message, ...]) -> None:
+    batcher = Batcher(Watermark(Lsn(50)), 100)
+    # A reference that is wrong changes nothing, either.
+    assembly = Assembly(NAMESPACE, "outbox", batcher, 1 << 40)
+    for message in (OUTBOX, Begin(Lsn(60), 1.0, 5), *order, Commit(Lsn(60), Lsn(61), 1.0)):
+        assembly.feed(message)
+    step = batcher.take()
+    assert step is not None
+    assert [(t.xid, t.deltas) for t in step.transactions] == [(ROW_XID, {(1, "-"): {"x": 1}})]
+    assert set(step.broken) == {1, 4}
+
+
+def test_a_transaction_of_notices_only_is_known_by_the_identifier_it_has() -> None:
+    """Its high bits come from the server, then from the rows of a session that outlasts them."""
+    batcher = Batcher(Watermark(Lsn(50)), 100)
+    assembly = Assembly(NAMESPACE, "outbox", batcher, (3 << 32) + 20)
+    history: list[Message] = [OUTBOX]
+    for lsn, (low, message) in enumerate([(0xFFFFFFF0, NOTICE), (30, NOTICE), (5, ROW), (0xFFFFFFFF, NOTICE)], 60):
+        history += [Begin(Lsn(lsn), 1.0, low), message, Commit(Lsn(lsn), Lsn(lsn + 1), 1.0)]
+    for message in history:
+        assembly.feed(message)
+    step = batcher.take()
+    assert step is not None
+    assert [t.xid for t in step.transactions] == [(3 << 32) - 16, (3 << 32) + 30, ROW_XID, (3 << 32) - 1]
+
+
+def test_a_half_applied_transaction_goes_on_at_its_row_whatever_notices_it_has() -> None:
+    """Notices cut a transaction, too, and must not take the count of its rows back."""
+    resumed = Batcher(Watermark(Lsn(50), Partial(ROW_XID, 3)), 2)
+    assembly = Assembly(NAMESPACE, "outbox", resumed, ROW_XID)
+    for message in (OUTBOX, Begin(Lsn(60), 1.0, 5), NOTICE, ROW, NOTICE, ROW, NOTICE, ROW, NOTICE, NOTICE, ROW,
+                    Commit(Lsn(60), Lsn(61), 1.0)):  # fmt: skip
+        assembly.feed(message)
+    steps = list(iter(resumed.take, None))
+    assert all(step.after.partial is None or step.after.partial.rows >= 3 for step in steps)
+    sums: Counter[Key] = Counter()
+    for step in steps:
+        add(sums, step.deltas)
+    assert sums == {(1, "-", "x"): 1}
+    assert resumed.ready_cost == 0
 
 
 def test_received_is_an_end_position() -> None:

@@ -54,7 +54,7 @@ class Run:
         self.model = model
         self.history = history
         self.batcher = Batcher(model.watermark, max_keys)
-        self.assembly = Assembly(NAMESPACE, "outbox", self.batcher)
+        self.assembly = Assembly(NAMESPACE, "outbox", self.batcher, 0)
         self.before = model.watermark
 
     def take(self) -> bool:
@@ -129,7 +129,7 @@ def test_crashes_at_any_step_leave_every_delta_applied_once(
 @given(histories(), MAX_KEYS, MOMENTS)
 def test_a_step_holds_at_most_its_limit_and_one_row_more(history: History, max_keys: int, moments: list[int]) -> None:
     batcher = Batcher(START, max_keys)
-    assembly = Assembly(NAMESPACE, "outbox", batcher)
+    assembly = Assembly(NAMESPACE, "outbox", batcher, 0)
     widest = max((len(row.entries) for t in history for row in t.rows), default=0)
     for item in stream(history, START.lsn):
         if isinstance(item, Lsn):

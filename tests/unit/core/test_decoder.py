@@ -208,3 +208,9 @@ def answer_or_error(data: bytes) -> None:
     except ProtocolError:
         return
     assert isinstance(message, Begin | Commit | Relation | Insert | Truncate | LogicalMessage | Ignored)
+
+
+def test_a_logical_message_is_read_in_whatever_encoding_it_was_written() -> None:
+    """A database of SQL_ASCII holds any bytes, and anybody may write such a message."""
+    data = b"M\1" + bytes(8) + b"f\xfcr\0" + (2).to_bytes(4, "big") + b"\xfc\0"
+    assert parse_message(data) == LogicalMessage("f\ufffdr", b"\xfc\0")

@@ -25,7 +25,7 @@ from cdc_counter.errors import BusyError, NotReadyError, RefusedError, ReseedNee
 
 SLOT = SlotFacts(plugin="pgoutput", database_oid=5, confirmed_flush=Lsn(90), active_pid=None, lost=None)
 SERVER = ServerFacts(
-    system_identifier="7000", timeline=2, database_oid=5, flush_lsn=Lsn(200), slot=SLOT, publication=None
+    system_identifier="7000", timeline=2, database_oid=5, flush_lsn=Lsn(200), slot=SLOT, publication=None, next_xid=1000
 )
 STORED = Stored(Epoch("e", "7000", 5, 2, "s"), Watermark(Lsn(100)))
 

@@ -51,6 +51,7 @@ def test_folds_add_up_and_leave_what_is_added_unchanged(rows: list[list[tuple[in
         b'[[1,"a","b",1.5]]', b'[[1,"a","b",1e3]]', b'[[1,"a","b",true]]', b'[[true,"a","b",1]]', b'[[1,null,"b",1]]',
         b'[[1,"a","b",1,2]]', b'[["x","22012","m"]]', b'[[1,"a","b",1]', b"\xff", b'[[1,"a","b",NaN]]',
         b'[[1,"a","b",1e999]]', b"[" * 2000, b'[[1,"a","b",' + b"9" * 5000 + b"]]", b'["abcd"]',
+        b"[[" + b"[" * 1000 + b"]" * 1000 + b',"a",1.5]]',
     ],
 )  # fmt: skip
 def test_anything_else_is_a_typed_error(text: bytes) -> None:
