@@ -1,4 +1,4 @@
-"""Transaction identifiers: 64 bits in outbox rows and snapshots, only the low 32 where the stream opens a transaction."""
+"""Transaction identifiers: 64 bits in rows and snapshots, the low 32 where the stream opens a transaction."""
 
 from typing import Final
 

@@ -272,9 +272,7 @@ class Consumer:
             raise SupersededError("the tallies are gone")
         return after
 
-    async def _stream(
-        self, stream: Stream, stored: Stored, confirmed: Lsn, next_xid: int, stop: asyncio.Event
-    ) -> None:
+    async def _stream(self, stream: Stream, stored: Stored, confirmed: Lsn, next_xid: int, stop: asyncio.Event) -> None:
         settings = self.settings
         self.records = await self._tallies.counters()
         if self.lineage is None or not self.lineage.continues(stored.epoch, stored.watermark):

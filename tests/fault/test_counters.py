@@ -107,6 +107,39 @@ def test_outbox_rows_that_are_copied_back_are_not_counted_again(deployment18: De
     deployment.assert_exact()
 
 
+FORGED = (
+    # As if the transaction had an identifier that no snapshot will ever see.
+    '(pg_current_xact_id()::text::numeric + 4294967296) || \' [[999,"x","y"]]\'',
+    "pg_current_xact_id() || ' [[' || repeat('[', 1000) || repeat(']', 1000) || ',\"a\",1.5]]'",
+    "repeat('x', 3000000)",
+    "'55P03 ' || repeat('999,', 20000) || '998'",
+)
+
+
+def test_forged_notices_change_no_number_and_stop_nothing(deployment18: Deployment) -> None:
+    """Anybody may write a logical message: at most it has a counter recounted."""
+    deployment = deployment18
+    daemon = started(deployment)
+    deployment.sql("INSERT INTO conversations (account_id) SELECT i % 40 FROM generate_series(1, 100) AS i")
+    for content in FORGED:
+        with psycopg.connect(deployment.dsn) as forger:
+            forger.execute("INSERT INTO conversations (account_id) VALUES (1)")
+            emit = f'SELECT pg_logical_emit_message(true, \'"cdc_counter"."outbox"\', {content})'
+            forger.execute(emit.encode())
+    wait_said(daemon, "no notices of ours")
+    deployment.assert_exact()
+    verified = command("verify", config=deployment.config)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert deployment.record("conversations")["state"] == "live"
+    number, since = (deployment.record("conversations")[key] for key in ("id", "since"))
+    deployment.sql(f"SELECT pg_logical_emit_message(true, '\"cdc_counter\".\"outbox\"', 'CDC01 {number}')")
+    wait_said(daemon, "counter conversations is stale: its capture failed: the outbox could not be written (CDC01)")
+    eventually_sync(lambda: deployment.record("conversations")["since"] > since, "it was marked")
+    wait_for_state(deployment, "conversations", "live", deadline=60)
+    deployment.assert_exact()
+    assert daemon.log_text().count("streaming slot") == 1
+
+
 def test_a_busy_neighbour_database_retains_no_wal_for_an_idle_one(
     deployment18: Deployment, postgres18: PostgresServer
 ) -> None:

@@ -6,10 +6,20 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from cdc_counter.core.outbox import outbox_prefix, parse_notice
 from cdc_counter.core.pgoutput import LogicalMessage, parse_message
-from tests.integration.capture.helpdesk import SCHEMA, as_owner, as_writer, assert_exact, entries
+from tests.integration.capture.helpdesk import (
+    SCHEMA,
+    TABLES,
+    as_owner,
+    as_writer,
+    assert_exact,
+    entries,
+    install,
+    make_writer,
+)
 
 Connection = psycopg.Connection[Any]
 
@@ -154,6 +164,32 @@ def test_write_passes_where_even_the_wal_may_not_be_told(connection: Connection)
         assert told() == set()
 
 
+async def test_loss_is_told_in_whatever_encoding_the_server_speaks(database: str) -> None:
+    """The stream sends a message as it is, while it converts rows."""
+    name = "latin"
+    with psycopg.connect(database, autocommit=True) as maker:
+        maker.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'")
+    dsn = make_conninfo(database, dbname=name)
+    try:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(TABLES)
+            make_writer(connection)
+            await install(dsn)
+            # As a server whose lc_messages are German does.
+            for (source,) in connection.execute(
+                "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'capture_%'"
+            ).fetchall():
+                connection.execute(
+                    source.replace("EXECUTE format(", "RAISE EXCEPTION 'Sperre für »%»', 1; EXECUTE format(")
+                )
+            with losses(connection) as told:
+                write(connection)
+                assert told() == all_ids(connection)
+    finally:
+        with psycopg.connect(database, autocommit=True) as maker:
+            maker.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def test_rolled_back_write_tells_nothing(connection: Connection) -> None:
     with losses(connection) as told:
         connection.execute("ALTER TABLE cdc_counter.outbox RENAME TO old")
@@ -163,8 +199,10 @@ def test_rolled_back_write_tells_nothing(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("postgres", ["18"], indirect=True)
-def test_firing_takes_no_transaction_number_of_its_own(connection: Connection, helpdesk: str) -> None:
+@pytest.mark.parametrize("spoil", ["", "ALTER TABLE cdc_counter.outbox RENAME TO old"])
+def test_firing_takes_no_transaction_number_of_its_own(connection: Connection, helpdesk: str, spoil: str) -> None:
     """More than 64 subtransactions with numbers would slow down every session of the cluster."""
+    connection.execute(spoil)
     with psycopg.connect(helpdesk) as writer:
         for _ in range(100):
             writer.execute(INSERT)
