@@ -225,15 +225,16 @@ def test_no_message_changes_the_transaction_that_rows_tell(order: tuple[Message,
 def test_a_transaction_of_notices_only_is_known_by_the_identifier_it_has() -> None:
     """Its high bits come from the server, then from the rows of a session that outlasts them."""
     batcher = Batcher(Watermark(Lsn(50)), 100)
-    assembly = Assembly(NAMESPACE, "outbox", batcher, (3 << 32) + 20)
+    assembly = Assembly(NAMESPACE, "outbox", batcher, (2 << 32) + 20)
     history: list[Message] = [OUTBOX]
-    for lsn, (low, message) in enumerate([(0xFFFFFFF0, NOTICE), (30, NOTICE), (5, ROW), (0xFFFFFFFF, NOTICE)], 60):
+    sent: list[tuple[int, Message]] = [(0xFFFFFFF0, NOTICE), (30, NOTICE), (5, ROW), (0xFFFFFFFF, NOTICE)]
+    for lsn, (low, message) in enumerate(sent, 60):
         history += [Begin(Lsn(lsn), 1.0, low), message, Commit(Lsn(lsn), Lsn(lsn + 1), 1.0)]
     for message in history:
         assembly.feed(message)
     step = batcher.take()
     assert step is not None
-    assert [t.xid for t in step.transactions] == [(3 << 32) - 16, (3 << 32) + 30, ROW_XID, (3 << 32) - 1]
+    assert [t.xid for t in step.transactions] == [(2 << 32) - 16, (2 << 32) + 30, ROW_XID, (3 << 32) - 1]
 
 
 def test_a_half_applied_transaction_goes_on_at_its_row_whatever_notices_it_has() -> None:

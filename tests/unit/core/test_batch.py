@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cdc_counter.core.assembly import Assembly
 from cdc_counter.core.batch import Batcher, Step
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.outbox import SCOPE_COST
+from cdc_counter.core.outbox import SCOPE_COST, Loss
 from cdc_counter.core.watermark import Partial, Watermark
 from cdc_counter.errors import ProtocolError, ReseedNeededError
 from tests.unit.core.histories import NAMESPACE, History, Key, histories, rows_up_to, stream, total
@@ -278,3 +278,14 @@ def test_what_waits_longest_says_how_old_the_backlog_is() -> None:
     assert waiting_since(batcher) == 61.0
     batcher.take()
     assert waiting_since(batcher) is None
+
+
+def test_a_notice_does_not_change_the_identifier_that_a_row_told() -> None:
+    batcher = Batcher(START, 100)
+    batcher.begin(Lsn(60), 1.0, 7)
+    batcher.row(7, ROW)
+    batcher.loss(99, Loss((1,), "55P03"))
+    batcher.commit(Lsn(61))
+    step = batcher.take()
+    assert step is not None
+    assert [t.xid for t in step.transactions] == [7]
