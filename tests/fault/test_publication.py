@@ -114,7 +114,8 @@ def wait_looks(deployment: Deployment, count: int = 2) -> None:
         eventually_sync(partial(looked_since, deployment, look, before), "another look", deadline=60)
 
 
-@pytest.mark.parametrize("when", ["streaming", pytest.param("down", marks=pytest.mark.programme)])
+@pytest.mark.programme
+@pytest.mark.parametrize("when", ["streaming", "down"])
 def test_an_outbox_that_is_renamed_ends_nothing_and_comes_back_by_itself(deployment18: Deployment, when: str) -> None:
     """Nothing can be written to it meanwhile, so only what is said to be missing is counted again."""
     deployment = deployment18
