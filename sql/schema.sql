@@ -89,6 +89,10 @@ COMMENT ON SCHEMA {schema} IS {comment}
 -- name: create_publication
 CREATE PUBLICATION {publication} FOR TABLE {outbox} WITH (publish = 'insert', publish_via_partition_root = true)
 
+-- name: renew_publication
+-- Changes nothing but the row, by which whoever has copied this server is told from it.
+ALTER PUBLICATION {publication} SET (publish = 'insert', publish_via_partition_root = true)
+
 -- name: comment_publication
 COMMENT ON PUBLICATION {publication} IS {comment}
 

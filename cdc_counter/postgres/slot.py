@@ -1,6 +1,7 @@
 """The replication slot's life: created without a snapshot, dropped before everything else."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from psycopg import AsyncConnection, errors, sql
@@ -49,6 +50,18 @@ async def create_slot(connection: AsyncConnection, slot: str, *, failover: bool)
         row = await cursor.fetchone()
     assert row is not None  # noqa: S101  # a function call without FROM-list conditions returns one row
     return Lsn.parse(row[0])
+
+
+async def renew_publication(connection: AsyncConnection, publication: str) -> None:
+    """Give the publication a mark that no copy of this server has, before a slot is created, if its owner asks.
+
+    System, timeline, database and positions of a copy may fit, but the slot of one streams nothing of the other.
+    """
+    renew = sql.SQL(sql_blocks("schema")["renew_publication"]).format(publication=sql.Identifier(publication))
+    # InternalError is "tuple concurrently updated": somebody else has just done it.
+    passed_over = suppress(errors.InsufficientPrivilege, errors.UndefinedObject, errors.InternalError_)
+    with translated_errors("renewing the publication"), passed_over:
+        await connection.execute(renew)
 
 
 async def standbys_expected(connection: AsyncConnection) -> bool:

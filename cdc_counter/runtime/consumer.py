@@ -110,6 +110,7 @@ class Consumer:
         self._in_session = asyncio.Event()
         self._seen: Stored | None = None
         self._blown = ""
+        self._rebuilt_for = ""
         self._rebuilds = 0
         self._rebuilt_lately = False
         self._rebuild_pauses = Backoff(0.5, 30.0)
@@ -195,13 +196,17 @@ class Consumer:
         if self._rebuilds >= _MOST_REBUILDS:
             raise ReseedNeededError(f"rebuilt {self._rebuilds} times in a row, and again: {error}", hint=error.hint)
         loss, reason = loss_of(error), str(error)
-        if self.phase is not Phase.REBUILDING:
+        if reason != self._rebuilt_for:
             _log.warning("every counter is rebuilt (%s): %s", loss, reason)
-        self.phase, self.detail = Phase.REBUILDING, reason
+        self._rebuilt_for, self.detail = reason, reason
+        # Somebody else may stream after all, from another server: a stand-by does not speak over him.
+        if self.phase is not Phase.WAITING_FOR_SLOT:
+            self.phase = Phase.REBUILDING
         if self._rebuilt_lately:
             await self._rebuild_pauses.wait(stop)
 
         def show(what: str) -> None:
+            self.phase = Phase.REBUILDING
             if what not in self.detail:
                 _log.info("rebuilding: %s", what)
             self.detail = f"{reason}; {what}"
@@ -245,11 +250,9 @@ class Consumer:
             await stream.close()
 
     async def _require_still(self, stored: Stored | None) -> None:
-        """Raise SupersededError if another consumer went on between the questions: then nothing was lost."""
+        """Raise BusyError if another consumer went on between the questions: then nothing was lost."""
         if stored is not None and (now := (await self._load())[0]) is not None and now != stored:
-            raise SupersededError(
-                f"another consumer moved the watermark from {stored.watermark.lsn} to {now.watermark.lsn}"
-            )
+            raise BusyError(f"another consumer moved the watermark from {stored.watermark.lsn} to {now.watermark.lsn}")
 
     async def _load(self) -> tuple[Stored | None, str]:
         """Return what Redis holds, or what is wrong with it."""
@@ -295,7 +298,7 @@ class Consumer:
         )
         self.phase, self.detail = Phase.STREAMING, ""
         self._metrics.streaming.set(1)
-        self._blown = ""
+        self._blown = self._rebuilt_for = ""
         self._metrics.fuse_blown.set(0)
         _log.info("streaming slot %s from %s", settings.slot, stored.watermark.lsn)
         self._in_session.set()

@@ -283,6 +283,15 @@ class TallyStore:
         with translated_errors("reporting"):
             await self._client.set(self._keys.status, orjson.dumps(status.to_json()), ex=_STATUS_TTL)
 
+    async def last_report(self) -> StreamStatus | None:
+        """Return what a consumer reported of itself last; None when there is nothing to be read."""
+        with translated_errors("reading the consumer's report"):
+            raw = await self._client.get(self._keys.status)
+        try:
+            return None if raw is None else StreamStatus.from_json(orjson.loads(raw))
+        except (KeyError, TypeError, ValueError):
+            return None
+
     async def delete_everything(self) -> int:
         """Delete every key of this prefix; returns how many there were."""
         # The watermark goes first: whatever is left after a crash is no reader's number.

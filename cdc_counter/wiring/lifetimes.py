@@ -31,7 +31,14 @@ from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.installed import InstalledCounter
 from cdc_counter.postgres.observer import observe
 from cdc_counter.postgres.settling import unsettled
-from cdc_counter.postgres.slot import claim_slot, create_slot, drop_slot, find_slot, standbys_expected
+from cdc_counter.postgres.slot import (
+    claim_slot,
+    create_slot,
+    drop_slot,
+    find_slot,
+    renew_publication,
+    standbys_expected,
+)
 from cdc_counter.runtime.edges import Observation
 from cdc_counter.tallies.store import TallyStore
 from cdc_counter.wiring.parts import conninfo, open_stream
@@ -72,6 +79,7 @@ async def ensure_slot(
         return None
     failover = await standbys_expected(connection) if settings.failover == "auto" else settings.failover
     patience, longest = _SLOT_SECONDS
+    await renew_publication(connection, settings.publication)
     looking = _watch(conninfo(settings, "init", admin=admin), connection.info.backend_pid, settings, on_event)
     watching = asyncio.create_task(looking, name="slot watch")
     try:

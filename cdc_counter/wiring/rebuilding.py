@@ -4,6 +4,9 @@ Owns the order of steps, each repeatable after a crash: mark what readers see, p
 time does it, under an advisory lock; the epoch is compared before and set last, so whoever comes second follows.
 """
 
+import asyncio
+import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +16,7 @@ from cdc_counter.config import Config
 from cdc_counter.core.events import EventKind, InitEvent
 from cdc_counter.core.lifecycle import Action, Loss, LostError, PublicationFault, Stored, decide
 from cdc_counter.core.reading import CounterState
+from cdc_counter.core.status import Phase
 from cdc_counter.errors import BusyError, NotReadyError, ReseedNeededError
 from cdc_counter.failpoints import Failpoint
 from cdc_counter.postgres.connection import connected, translated_errors
@@ -27,6 +31,11 @@ from cdc_counter.wiring.lifetimes import begin_epoch, current_facts, ensure_slot
 from cdc_counter.wiring.parts import admin_connect, conninfo
 
 _HINT: Final = "run 'cdc-counter init'"
+
+_MISSED_REPORTS: Final = 3
+"""Who has left out so many reports streams no more."""
+
+_LOOK_SECONDS: Final = 0.2
 
 
 class Rebuilder:
@@ -46,6 +55,7 @@ class Rebuilder:
             if not await claim_slot(connection, settings.slot):
                 raise BusyError(f"another consumer replaces slot {settings.slot!r}")
             replaced = await self._still(seen)
+            await self._nobody_streams(seen)
             with translated_errors("reading the counters"):
                 counters = await installed_counters(connection, settings.schema_name)
             if not counters:
@@ -75,6 +85,33 @@ class Rebuilder:
         if identity != (seen.epoch.identity if seen else ""):
             raise SupersededError(f"redis holds epoch {identity!r}: somebody else began one, or the tallies were lost")
         return identity
+
+    async def _nobody_streams(self, seen: Stored | None) -> None:
+        """Raise BusyError while somebody else goes on with the tallies: then this server is a copy of his.
+
+        A server that was promoted takes the place of the one before, whoever still streams that.
+        """
+        if seen is None or (await current_facts(self._config)).timeline > seen.epoch.timeline:
+            return
+        me, times = (socket.gethostname(), os.getpid()), set[float]()
+        until = time.monotonic() + _MISSED_REPORTS * self._config.stream.status_seconds
+        while time.monotonic() < until:
+            report = await self._tallies.last_report()
+            if report is None:
+                return
+            if (report.host, report.pid) != me:
+                if report.phase is not Phase.STREAMING or report.epoch != seen.epoch.identity:
+                    return
+                times.add(report.reported_at)
+                if len(times) > 1:
+                    raise BusyError(
+                        f"pid {report.pid} on {report.host} streams these tallies, and from another server: this is "
+                        "a copy of it",
+                        hint="check postgres.dsn; give every server a redis.prefix of its own",
+                    )
+            elif report.epoch == seen.epoch.identity:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _may_begin(self, seen: Stored | None) -> None:
         """Raise unless this is our primary and nobody streams the slot: what was decided may be a moment old."""

@@ -6,7 +6,6 @@ that one pair fails over as often as a test wants.
 """
 
 import shutil
-import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Final, Self
@@ -14,9 +13,9 @@ from typing import Any, Final, Self
 import psycopg
 
 from cdc_counter.embedded import PostgresServer
-from cdc_counter.embedded.binaries import runnable_bin_dir, server_user
 from tests.fault.link import Link, fault_link
 from tests.rig.eventually import eventually_sync
+from tests.rig.programs import copy_server
 
 _PHYSICAL_SLOT: Final = "standby"
 
@@ -71,7 +70,7 @@ class StandbyPair:
             _execute(self.primary, f"SELECT pg_create_physical_replication_slot('{_PHYSICAL_SLOT}', true)")
         self.copying.pass_on()
         self.copying.switch(self.primary.port)
-        _base_backup(self.primary, self.standby)
+        copy_server(self.primary, self.standby, "--write-recovery-conf")
         self.standby.start()
         self.wait_caught_up()
         if self._guarded:
@@ -109,22 +108,6 @@ class StandbyPair:
         _execute(self.standby, "SELECT pg_promote(true, 60)")
         self.primary, self.standby = self.standby, self.primary
         self.address.switch(self.primary.port)
-
-
-def _base_backup(source: PostgresServer, target: PostgresServer) -> None:
-    user = server_user()
-    switched: dict[str, Any] = {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": []}
-    programs = runnable_bin_dir(target.bin_dir, user, target.folder)
-    where = ["-h", "127.0.0.1", "-p", str(source.port), "-U", "postgres", "-D", str(target.data_dir)]
-    done = subprocess.run(
-        [programs / "pg_basebackup", *where, "--checkpoint=fast", "--no-sync", "--write-recovery-conf"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-        **switched,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def _execute(server: PostgresServer, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
