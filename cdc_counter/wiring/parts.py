@@ -44,6 +44,10 @@ _HEARTBEAT_PATIENCE: Final = "1s"
 _LONGEST_FEEDBACK: Final = 1.0
 """Seconds between status updates at the most; a third of wal_sender_timeout where that is shorter."""
 
+_FULL_SOCKET: Final = 8
+"""Times wal_sender_timeout that the server's kernel waits for a full socket: two minutes. A consumer that waits for
+Redis does not read either, and is cut off only then, which costs sending again."""
+
 
 async def _keep_slot(why: Callable[[Observation], str]) -> bool:  # noqa: ARG001  # as GiveUpSlot is called
     return False
@@ -114,7 +118,13 @@ def admin_connect(config: Config) -> Callable[[], Awaitable[AsyncConnection[Any]
 async def open_stream(config: Config) -> ReplicationStream:
     """Open the replication connection."""
     settings = config.postgres
-    timeout = {"wal_sender_timeout": f"{settings.wal_sender_timeout_seconds}s"}
+    seconds = settings.wal_sender_timeout_seconds
+    timeout = {
+        "wal_sender_timeout": f"{seconds}s",
+        # A walsender that is told to end says so to its client first. Where that is frozen, and its socket full, it
+        # would wait for ever, and whoever ends it with it: a checkpoint, when the slot has become too old.
+        "tcp_user_timeout": f"{_FULL_SOCKET * seconds}s",
+    }
     return await ReplicationStream.open(
         full_conninfo(settings.conninfo, purpose="stream", connect_timeout=settings.connect_timeout, settings=timeout),
         slot=settings.slot,

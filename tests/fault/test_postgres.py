@@ -204,7 +204,7 @@ def test_a_slot_that_is_invalidated_under_a_consumer_is_made_again(
             traffic.wait_for_more()
 
             def is_lost() -> bool:
-                deployment.sql("SELECT pg_logical_emit_message(false, 'fill', repeat('x', 8000000)), pg_switch_wal()")
+                deployment.sql("SELECT pg_logical_emit_message(false, 'fill', 'x'), pg_switch_wal()")
                 deployment.sql("CHECKPOINT")
                 return deployment.sql("SELECT wal_status FROM pg_replication_slots") == [("lost",)]
 
@@ -215,3 +215,23 @@ def test_a_slot_that_is_invalidated_under_a_consumer_is_made_again(
         deployment.assert_exact()
         assert "every counter is rebuilt (slot lost)" in daemon.log_text()
         daemon.kill()
+
+
+@pytest.mark.programme
+def test_a_frozen_consumer_with_a_full_socket_can_be_ended(deployment18: Deployment) -> None:
+    """The server's last word to it does not fit into the socket; whoever waits for the walsender waits with it."""
+    deployment = deployment18
+    deployment.init()
+    config = deployment.write_config("frozen", postgres="wal_sender_timeout_seconds = 10")
+    daemon = deployment.daemon("frozen", config).start().wait_ready()
+    walsender = eventually_sync(deployment.walsender, "it streams")
+    daemon.freeze()
+    large = "SELECT pg_logical_emit_message(false, 'other', repeat('x', 8000000)) FROM generate_series(1, 6)"
+    deployment.sql(large)
+    blocked = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event LIKE '%%Write%%'"
+    eventually_sync(lambda: deployment.sql(blocked, walsender), "the socket is full")
+    deployment.sql("SELECT pg_terminate_backend(%s)", walsender)
+    eventually_sync(lambda: deployment.walsender() is None, "the slot is free", deadline=90)
+    daemon.thaw()
+    deployment.assert_exact()
+    assert daemon.running
