@@ -228,7 +228,7 @@ def test_a_frozen_consumer_with_a_full_socket_can_be_ended(deployment18: Deploym
     daemon.freeze()
     large = "SELECT pg_logical_emit_message(false, 'other', repeat('x', 8000000)) FROM generate_series(1, 6)"
     deployment.sql(large)
-    blocked = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event LIKE '%%Write%%'"
+    blocked = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event LIKE '%%Write%%'"
     eventually_sync(lambda: deployment.sql(blocked, walsender), "the socket is full")
     deployment.sql("SELECT pg_terminate_backend(%s)", walsender)
     eventually_sync(lambda: deployment.walsender() is None, "the slot is free", deadline=90)
