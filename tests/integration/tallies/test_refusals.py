@@ -96,7 +96,9 @@ async def test_scripts_that_were_forgotten_are_sent_again(
 async def test_a_server_that_reads_its_file_back_is_waited_for(
     refusing: RedisServer, own_client: Redis, own_store: TallyStore
 ) -> None:
-    ask(refusing.port, "DEBUG", "POPULATE", 2000)
+    # While it loads a server looks for clients every 2 MB.
+    ask(refusing.port, "CONFIG", "SET", "rdbcompression", "no")
+    ask(refusing.port, "DEBUG", "POPULATE", 60_000, "noise", 400)
     ask(refusing.port, "BGREWRITEAOF")
     await eventually(
         lambda: asyncio.to_thread(ask, refusing.port, "INFO", "persistence"),
@@ -104,7 +106,7 @@ async def test_a_server_that_reads_its_file_back_is_waited_for(
         until=lambda text: b"aof_rewrite_in_progress:0" in text and b"aof_rewrite_scheduled:0" in text,
         deadline=60,
     )
-    refusing.settings |= {"key-load-delay": "1000", "loading-process-events-interval-bytes": "1024"}
+    refusing.settings["key-load-delay"] = "50"
     refusing.kill()
     starting = asyncio.create_task(asyncio.to_thread(refusing.start))
     await refused(lambda: own_store.apply("e1", moves(1, 2), [group({"7": 10})]), "loading the dataset")
@@ -119,6 +121,13 @@ async def test_a_server_that_can_not_save_is_waited_for(
     obstacle.mkdir()
     ask(refusing.port, "CONFIG", "SET", "save", "3600 1")
     ask(refusing.port, "BGSAVE")
+    # Before that the step would be applied.
+    await eventually(
+        lambda: asyncio.to_thread(ask, refusing.port, "INFO", "persistence"),
+        "saving has failed",
+        until=lambda text: b"rdb_last_bgsave_status:err" in text,
+        deadline=60,
+    )
     await refused(lambda: own_store.apply("e1", moves(1, 2), [group({"7": 10})]), "MISCONF")
     obstacle.rmdir()
     ask(refusing.port, "BGSAVE")
