@@ -9,9 +9,10 @@ What can't be continued is counted again in a new epoch. Where the slot is sound
 epoch begins where the slot stands: nobody's transaction is waited for. Otherwise it begins at a new slot.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cdc_counter.core.eviction import Evictions
 from cdc_counter.core.fuse import NO_FUSE, Fuse
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Watermark
@@ -42,10 +43,14 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What Redis holds: the epoch of its tallies and their watermark."""
+    """What Redis holds: the epoch of its tallies and their watermark.
+
+    `evictions` is what Redis had evicted when they were known to be whole; None where that was not noted.
+    """
 
     epoch: Epoch
     watermark: Watermark
+    evictions: Evictions | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ class Loss(StrEnum):
 
     TALLIES_GONE = "tallies gone"
     TALLIES_DAMAGED = "tallies damaged"
+    EVICTED = "evicted"
     GAP = "gap"
     SLOT_GONE = "slot gone"
     SLOT_LOST = "slot lost"
@@ -112,7 +118,7 @@ class Loss(StrEnum):
     @property
     def keeps_slot(self) -> bool:
         """Whether the slot still sends every commit from where it stands, so that an epoch can begin there."""
-        return self in {Loss.TALLIES_GONE, Loss.TALLIES_DAMAGED, Loss.GAP}
+        return self in {Loss.TALLIES_GONE, Loss.TALLIES_DAMAGED, Loss.EVICTED, Loss.GAP}
 
 
 class LostError(ReseedNeededError):

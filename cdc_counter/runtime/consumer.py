@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from cdc_counter.core.assembly import Assembly
@@ -37,6 +38,7 @@ from cdc_counter.runtime.applier import Applier, SupersededError
 from cdc_counter.runtime.backoff import Backoff, pause
 from cdc_counter.runtime.confirmation import Confirmation
 from cdc_counter.runtime.edges import Durability, Observer, Stream, Tallies
+from cdc_counter.runtime.evictions import EvictionGuard
 from cdc_counter.runtime.failures import in_own_task, unless_stopped
 from cdc_counter.runtime.lineage import Lineage
 from cdc_counter.runtime.session import Session
@@ -108,6 +110,7 @@ class Consumer:
         self.transactions = 0
         self.deltas = 0
         self._in_session = asyncio.Event()
+        self._evictions = EvictionGuard(tallies, now)
         self._seen: Stored | None = None
         self._blown = ""
         self._rebuilt_for = ""
@@ -161,9 +164,9 @@ class Consumer:
         self._metrics.fuse_blown.set(1)
 
     async def _after(self, error: BaseException, backoff: Backoff, stop: asyncio.Event) -> None:
-        if isinstance(error, ReseedNeededError) and self._rebuild is not None:
+        if isinstance(error, ReseedNeededError):
             try:
-                await unless_stopped(self._begin_again(self._rebuild, error, stop), stop)
+                await unless_stopped(self._begin_again(error, stop), stop)
             except (CdcCounterError, TimeoutError) as failure:
                 error = failure
             else:
@@ -189,13 +192,17 @@ class Consumer:
             _log.warning("%s; trying again", error)
             await backoff.wait(stop)
 
-    async def _begin_again(self, rebuild: Rebuild, error: ReseedNeededError, stop: asyncio.Event) -> None:
+    async def _begin_again(self, error: ReseedNeededError, stop: asyncio.Event) -> None:
         """Begin a new epoch; the healer counts everything again in the session that follows."""
+        loss, reason = loss_of(error), str(error)
+        if loss is Loss.EVICTED and self._seen is not None:
+            await self._evictions.mark(self._seen, f"{reason}; {error.hint}")
+        if self._rebuild is None:
+            raise error
         if self.records and not any(record.awaits_seed for record in self.records.values()):
             self._came_back()
         if self._rebuilds >= _MOST_REBUILDS:
             raise ReseedNeededError(f"rebuilt {self._rebuilds} times in a row, and again: {error}", hint=error.hint)
-        loss, reason = loss_of(error), str(error)
         if reason != self._rebuilt_for:
             _log.warning("every counter is rebuilt (%s): %s", loss, reason)
         self._rebuilt_for, self.detail = reason, reason
@@ -211,7 +218,9 @@ class Consumer:
                 _log.info("rebuilding: %s", what)
             self.detail = f"{reason}; {what}"
 
-        await rebuild(loss, reason, self._seen, show)
+        if await self._evictions.until_calm(show):
+            self._came_back()
+        await self._rebuild(loss, reason, self._seen, show)
         self._rebuilds += 1
         self._rebuilt_lately = True
         # Whatever was known of them belongs to the lifetime before.
@@ -237,6 +246,7 @@ class Consumer:
                 if decision.action is Action.RESEED:
                     await self._require_still(stored)
                 raise decision.error()
+            await self._evictions.require_whole(stored)
             stored = await self._on_timeline(stored, facts)
             await stream.start(stored.watermark.lsn)
             # The slot may have been moved between the question and the start.
@@ -295,6 +305,7 @@ class Consumer:
             feedback_seconds=settings.feedback_seconds,
             silence_seconds=settings.silence_seconds,
             now=self._now,
+            watch_tallies=partial(self._evictions.watch, stored.epoch.identity),
         )
         self.phase, self.detail = Phase.STREAMING, ""
         self._metrics.streaming.set(1)

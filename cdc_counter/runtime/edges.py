@@ -6,6 +6,7 @@ from typing import Protocol
 
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.durability import NotKept
+from cdc_counter.core.eviction import Evictions
 from cdc_counter.core.frames import StandbyStatusUpdate
 from cdc_counter.core.lifecycle import ServerFacts, Stored
 from cdc_counter.core.lsn import Lsn
@@ -126,6 +127,9 @@ class Tallies(Protocol):
 
     async def load(self) -> Stored | None:
         """Return the stored epoch and watermark."""
+
+    async def evictions(self) -> Evictions:
+        """Return what the server says that it evicted."""
 
     async def counters(self) -> dict[str, CounterRecord]:
         """Return every counter's record by name."""

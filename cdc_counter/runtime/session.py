@@ -8,8 +8,8 @@ what Redis holds as durably as the confirm policy asks, never more.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from cdc_counter import failpoints
 from cdc_counter.core.assembly import Assembly
@@ -42,7 +42,10 @@ _DRAIN_SECONDS: Final = 8.0
 
 
 class Session:
-    """Streams from a started `stream` into `applier`. `feedback_seconds` must be well below wal_sender_timeout."""
+    """Streams from a started `stream` into `applier`. `feedback_seconds` must be well below wal_sender_timeout.
+
+    `watch_tallies` runs beside it until its event is set, and ends it with what it raises.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Session:
         feedback_seconds: float,
         silence_seconds: float,
         now: Callable[[], float],
+        watch_tallies: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
     ) -> None:
         self._stream = stream
         self._batcher = batcher
@@ -68,6 +72,7 @@ class Session:
         self._feedback_seconds = feedback_seconds
         self._silence_seconds = silence_seconds
         self._now = now
+        self._watch_tallies = watch_tallies
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._reply = asyncio.Event()
@@ -114,6 +119,7 @@ class Session:
             group.create_task(self._apply(), name="apply")
             group.create_task(self._make_durable(), name="make durable")
             group.create_task(self._confirm(), name="confirm")
+            group.create_task(self._watch_tallies(self._finished), name="watch tallies")
         self._tell(reply_requested=False)
         async with asyncio.timeout(self._feedback_seconds + 1):
             await self._stream.finish()

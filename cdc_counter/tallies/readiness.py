@@ -118,7 +118,24 @@ def _confirming(facts: RedisFacts, settings: RedisSettings) -> Iterator[Finding]
         )
 
 
+async def check_policy(client: Redis) -> list[Finding]:
+    """Return whether the server may drop tallies. Raises as `check_redis`."""
+    with translated_errors("reading the server's settings"):
+        info: Mapping[str, Any] = await command(client, "INFO")
+    return [finding for finding in _policy(_facts(info)) if finding.severity is Severity.ERROR]
+
+
 def _memory(facts: RedisFacts) -> Iterator[Finding]:
+    yield from _policy(facts)
+    if facts.maxmemory and facts.used_memory >= facts.maxmemory * _FULL_SHARE:
+        yield Finding(
+            Severity.WARNING,
+            f"Redis uses {facts.used_memory:,} of maxmemory {facts.maxmemory:,} bytes; full, it refuses every batch",
+            f"maxmemory {facts.maxmemory * 2}    # in redis.conf; at once: CONFIG SET maxmemory {facts.maxmemory * 2}",
+        )
+
+
+def _policy(facts: RedisFacts) -> Iterator[Finding]:
     if facts.policy.startswith("allkeys"):
         yield Finding(
             Severity.ERROR,
@@ -130,10 +147,4 @@ def _memory(facts: RedisFacts) -> Iterator[Finding]:
             Severity.WARNING,
             f"maxmemory-policy is {facts.policy}: tallies never expire and are safe, but other keys may be dropped",
             "maxmemory-policy noeviction    # in redis.conf; at once: CONFIG SET maxmemory-policy noeviction",
-        )
-    if facts.maxmemory and facts.used_memory >= facts.maxmemory * _FULL_SHARE:
-        yield Finding(
-            Severity.WARNING,
-            f"Redis uses {facts.used_memory:,} of maxmemory {facts.maxmemory:,} bytes; full, it refuses every batch",
-            f"maxmemory {facts.maxmemory * 2}    # in redis.conf; at once: CONFIG SET maxmemory {facts.maxmemory * 2}",
         )

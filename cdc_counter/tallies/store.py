@@ -7,13 +7,14 @@ journal, so that a process that was asleep, or that talks to the wrong Redis, ch
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from redis.asyncio import Redis
 
 from cdc_counter.core.changes import Beginning
 from cdc_counter.core.counters import CounterRecord
+from cdc_counter.core.eviction import Evictions
 from cdc_counter.core.lifecycle import Epoch, Loss, LostError, Stored
 from cdc_counter.core.outcome import Applied, Conflict, Move, OtherEpoch, Outcome, TallyGroup, Unfit, seed_field
 from cdc_counter.core.status import StreamStatus
@@ -72,7 +73,12 @@ class TallyStore:
                 meta["slot"],
                 meta.get("publication", ""),
             )
-            return Stored(epoch, Watermark.from_stored(meta["watermark"], meta.get("partial", "")))
+            noted = meta.get("evictions")
+            return Stored(
+                epoch,
+                Watermark.from_stored(meta["watermark"], meta.get("partial", "")),
+                Evictions.parse(noted) if noted else None,
+            )
         except (KeyError, ValueError, CdcCounterError) as error:
             reason = f"redis key {self._keys.meta} is damaged: {error!r}"
             raise LostError(Loss.TALLIES_DAMAGED, reason) from error
@@ -85,6 +91,16 @@ class TallyStore:
         except LostError:
             return ""
         return (raw or b"").decode(errors="replace")
+
+    async def evictions(self) -> Evictions:
+        """Return what the server says that it evicted."""
+        with translated_errors("looking for evictions"):
+            info: dict[str, Any] = await command(self._client, "INFO")
+        return Evictions(
+            str(info.get("run_id", "-")),
+            int(info.get("evicted_keys", 0)),
+            str(info.get("maxmemory_policy", "noeviction")),
+        )
 
     async def counters(self) -> dict[str, CounterRecord]:
         """Return every counter's record by name; raises LostError on foreign data."""
@@ -164,6 +180,7 @@ class TallyStore:
             "publication": stored.epoch.publication,
             "watermark": stored.watermark.lsn.version,
             "partial": "",
+            "evictions": stored.evictions.text if stored.evictions else "",
         }
         # The feed's numbers continue from the clock, so that a reader of lost tallies always sees a gap.
         arguments: list[str | bytes] = [replacing, self._feed_length, str(int(now * 1000)), note, str(len(meta))]

@@ -191,7 +191,9 @@ async def begin_epoch(
     # After the position is fixed: whoever is not among them now is visible to every recount, or commits later.
     async with connected(conninfo(config.postgres, "epoch")) as connection:
         note = " ".join(map(str, await unsettled(connection)))
-    await tallies.begin_epoch(replaced, Stored(epoch, Watermark(watermark)), records, now, note=note)
+    # Asked before anything of the epoch is written: what is evicted from now on may be of it.
+    begins = Stored(epoch, Watermark(watermark), await tallies.evictions())
+    await tallies.begin_epoch(replaced, begins, records, now, note=note)
     failpoints.reach(Failpoint.EPOCH_BEGUN)
 
 

@@ -12,6 +12,7 @@ from cdc_counter.core.verification import proof_of
 from cdc_counter.errors import CdcCounterError
 from cdc_counter.postgres.connection import connected, translated_errors
 from cdc_counter.postgres.coverage import coverage
+from cdc_counter.tallies.readiness import check_policy
 from cdc_counter.tallies.verifications import Verifications
 from cdc_counter.wiring.parts import conninfo, redis_client, source
 
@@ -29,9 +30,10 @@ async def read_status(config: Config) -> StatusReport:
         await reader.aclose()
     async with redis_client(config) as client:
         verifications = await Verifications(client, config.redis.prefix).all()
+        evicting = await check_policy(client)
     proofs = {record.name: proof_of(record, verifications.get(record.name)) for record in records}
     now = time.time()
-    findings = [*_unconfirmed(status), *_stale(records), *await _capture_findings(config)]
+    findings = [*evicting, *_unconfirmed(status), *_stale(records), *await _capture_findings(config)]
     return StatusReport(
         taken_at=now,
         not_ready=readiness(status, now),

@@ -136,7 +136,12 @@ def test_every_reseed_says_what_was_lost() -> None:
 
 
 def test_only_what_redis_lost_can_be_counted_from_where_the_slot_stands() -> None:
-    assert {loss for loss in Loss if loss.keeps_slot} == {Loss.TALLIES_GONE, Loss.TALLIES_DAMAGED, Loss.GAP}
+    assert {loss for loss in Loss if loss.keeps_slot} == {
+        Loss.TALLIES_GONE,
+        Loss.TALLIES_DAMAGED,
+        Loss.EVICTED,
+        Loss.GAP,
+    }
     assert loss_of(ReseedNeededError("the server dropped rows")) is Loss.ROWS_DROPPED
     assert not Loss.ROWS_DROPPED.keeps_slot
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from cdc_counter.core.eviction import Evictions
 from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.lifecycle import Loss, LostError, Stored
 from cdc_counter.core.status import Phase
@@ -23,6 +24,9 @@ class Empty:
 
     async def load(self) -> Stored | None:
         return None
+
+    async def evictions(self) -> Evictions:
+        return Evictions("run", 0, "noeviction")
 
 
 async def slot_is_gone() -> Any:
