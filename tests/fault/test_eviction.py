@@ -152,6 +152,7 @@ def test_with_rebuilding_off_what_was_evicted_is_stale_and_the_daemon_ends(roomy
         while evicted(client) == 0:
             press(client, 0)
         assert daemon.process.wait(60) == 6
-        if states := roomy.states():
+        # Where our own records were evicted nobody is told a number at all.
+        if roomy.epoch() and (states := roomy.states()):
             assert set(states.values()) == {"stale"}
-    assert REMEDY in daemon.log_text()
+            assert REMEDY in daemon.log_text()
