@@ -149,8 +149,7 @@ def test_with_rebuilding_off_what_was_evicted_is_stale_and_the_daemon_ends(roomy
     with closing(redis.Redis.from_url(roomy.redis_url, protocol=2)) as client:
         let_evict(client, "allkeys-lru")
         client.config_set("maxmemory-samples", "64")
-        while evicted(client) == 0:
-            press(client, 0)
+        evict_a_tally(client)
         assert daemon.process.wait(60) == 6
         # Where our own records were evicted nobody is told a number at all.
         if roomy.epoch() and (states := roomy.states()):
