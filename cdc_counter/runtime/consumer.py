@@ -199,10 +199,7 @@ class Consumer:
             await self._evictions.mark(self._seen, f"{reason}; {error.hint}")
         if self._rebuild is None:
             raise error
-        if self.records and not any(record.awaits_seed for record in self.records.values()):
-            self._came_back()
-        if self._rebuilds >= _MOST_REBUILDS:
-            raise ReseedNeededError(f"rebuilt {self._rebuilds} times in a row, and again: {error}", hint=error.hint)
+        self._require_hope(error)
         if reason != self._rebuilt_for:
             _log.warning("every counter is rebuilt (%s): %s", loss, reason)
         self._rebuilt_for, self.detail = reason, reason
@@ -226,6 +223,13 @@ class Consumer:
         # Whatever was known of them belongs to the lifetime before.
         self.records = {name: record.moved_to(CounterState.SEEDING, 0) for name, record in self.records.items()}
         self._metrics.rebuilds.labels(loss.value).inc()
+
+    def _require_hope(self, error: ReseedNeededError) -> None:
+        """Raise when rebuilding again would not help."""
+        if self.records and not any(record.awaits_seed for record in self.records.values()):
+            self._came_back()
+        if self._rebuilds >= _MOST_REBUILDS:
+            raise ReseedNeededError(f"rebuilt {self._rebuilds} times in a row, and again: {error}", hint=error.hint)
 
     def _came_back(self) -> None:
         self._rebuilds = 0
