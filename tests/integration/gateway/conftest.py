@@ -13,6 +13,7 @@ from cdc_counter.config.gateway import GatewaySettings
 from cdc_counter.gateway import Gateway
 from cdc_counter.metrics import Metrics
 from tests.integration.gateway.client import Client
+from tests.integration.gateway.raw import RawClient
 from tests.integration.gateway.script import Script
 
 
@@ -68,6 +69,7 @@ async def serve(
 
 Start = Callable[..., Awaitable[Served]]
 Connect = Callable[..., Awaitable[Client]]
+Open = Callable[[Served], Awaitable[RawClient]]
 
 
 @pytest.fixture
@@ -103,3 +105,18 @@ def connect(stack: AsyncExitStack) -> Connect:
 @pytest.fixture
 async def http(stack: AsyncExitStack) -> aiohttp.ClientSession:
     return await stack.enter_async_context(aiohttp.ClientSession())
+
+
+@pytest.fixture
+async def open_raw() -> AsyncIterator[Open]:
+    """Open bare sockets; they are closed in the end."""
+    clients: list[RawClient] = []
+
+    async def open_one(served: Served) -> RawClient:
+        client = await RawClient.open(served.address)
+        clients.append(client)
+        return client
+
+    yield open_one
+    for client in clients:
+        client.close()

@@ -3,36 +3,19 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.integration.gateway.conftest import Connect, Served, Start
-from tests.integration.gateway.raw import RawClient
+from tests.integration.gateway.conftest import Connect, Open, Served, Start
 from tests.integration.gateway.script import Script
 from tests.rig.eventually import eventually
 
-Open = Callable[[Served], Awaitable[RawClient]]
-
 LARGE = {f"{'tag ' * 10}{number}": number + 1 for number in range(10_000)}
 """Half a megabyte as JSON."""
-
-
-@pytest.fixture
-async def open_raw() -> AsyncIterator[Open]:
-    clients: list[RawClient] = []
-
-    async def open_one(served: Served) -> RawClient:
-        client = await RawClient.open(served.address)
-        clients.append(client)
-        return client
-
-    yield open_one
-    for client in clients:
-        client.close()
 
 
 def most_waiting(served: Served) -> int:

@@ -2,36 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.integration.gateway.client import Client, replay
-from tests.integration.gateway.conftest import Connect, Served, Start
-from tests.integration.gateway.raw import RawClient
+from tests.integration.gateway.conftest import Connect, Open, Served, Start
 from tests.integration.gateway.script import Script
 from tests.rig.eventually import eventually
 
-Open = Callable[[Served], Awaitable[RawClient]]
-
 BULKY = {f"{'tag ' * 50}{number}": number + 1 for number in range(200)}
 """About 40 kB as JSON: a few of them fill every buffer between server and client."""
-
-
-@pytest.fixture
-async def open_raw() -> AsyncIterator[Open]:
-    clients: list[RawClient] = []
-
-    async def open_one(served: Served) -> RawClient:
-        client = await RawClient.open(served.address)
-        clients.append(client)
-        return client
-
-    yield open_one
-    for client in clients:
-        client.close()
 
 
 def waiting(served: Served) -> int:
