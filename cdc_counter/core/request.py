@@ -17,14 +17,13 @@ class Wish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`counters` empty: all of them. `by` says who asks; after `until` (unix seconds) nobody waits any more."""
+    """`counters` empty: all of them. `by` says who asks."""
 
     id: str
     wish: Wish
     counters: tuple[str, ...]
     scope: str | None
     by: str
-    until: float
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict."""

@@ -7,8 +7,6 @@ server, the asker hears of it every second; so silence means that this process i
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from cdc_counter.core.request import Answer, Failed, Finished, Progress, Request, Wish
@@ -43,7 +41,7 @@ async def fulfil(reconciler: Reconciler, request: Request, name: str, on_progres
 class Requests(Protocol):
     """Where requests come from and answers go."""
 
-    async def take(self, now: float) -> Request | None:
+    async def take(self) -> Request | None:
         """Wait a moment for the next request."""
 
     async def tell(self, request: Request, answer: Answer) -> None:
@@ -53,13 +51,10 @@ class Requests(Protocol):
 class Answering:
     """Runs beside a consumer; only who streams answers."""
 
-    def __init__(
-        self, consumer: Consumer, reconciler: Reconciler, requests: Requests, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, consumer: Consumer, reconciler: Reconciler, requests: Requests) -> None:
         self._consumer = consumer
         self._reconciler = reconciler
         self._requests = requests
-        self._now = now
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until `stop`."""
@@ -70,7 +65,7 @@ class Answering:
                     await pause(_LOOK_SECONDS, stop)
                     continue
                 try:
-                    request = await self._requests.take(self._now())
+                    request = await self._requests.take()
                 except CdcCounterError as error:
                     _log.info("waiting for requests: %s", error)
                     await pause(_LOOK_SECONDS, stop)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+REPORT_TTL: Final = 3600
+"""Seconds that the last report stays readable after its consumer is gone: long enough to see why."""
+
 _GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
 
 

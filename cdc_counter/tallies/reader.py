@@ -5,8 +5,10 @@ answer.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -20,7 +22,7 @@ from cdc_counter.core.status import StreamStatus
 from cdc_counter.core.verification import proof_of
 from cdc_counter.errors import CdcCounterError, NotReadyError, ProtocolError, UnreachableError
 from cdc_counter.tallies.connection import Commands, command, translated_errors
-from cdc_counter.tallies.keys import Keys
+from cdc_counter.tallies.keys import REPORT_TTL, Keys
 from cdc_counter.tallies.lease import Lease, leased
 from cdc_counter.tallies.verifications import parse_verification
 
@@ -115,10 +117,21 @@ class TallyReader:
             ) from error
 
     async def status(self) -> StreamStatus | None:
-        """Return the consumer's last report; None when there is none."""
+        """Return the consumer's last report; None when there is none.
+
+        How old it is, Redis knows, whose clock both sides share: `reported_at` is as long ago by ours.
+        """
         with translated_errors("reading the consumer's report"):
-            raw: bytes | None = await command(self._client, "GET", self._keys.status)
-        return None if raw is None else StreamStatus.from_json(orjson.loads(raw))
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.get(self._keys.status)
+                pipe.pttl(self._keys.status)
+                raw, left_ms = await pipe.execute()
+                honour_cancellation()
+        if raw is None:
+            return None
+        report = StreamStatus.from_json(orjson.loads(raw))
+        age = REPORT_TTL - left_ms / 1000
+        return replace(report, reported_at=time.time() - age) if left_ms >= 0 else report
 
     async def sequence(self) -> int:
         """Return the number of the feed's last entry."""

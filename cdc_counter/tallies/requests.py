@@ -30,20 +30,25 @@ class Requests:
         self._client = client
         self._keys = Keys(prefix)
 
-    async def ask(self, request: Request) -> None:
-        """Put a request where the consumer looks."""
+    async def ask(self, request: Request, patience: float) -> None:
+        """Put a request where the consumer looks; it is taken within `patience` seconds or never."""
         with translated_errors("asking the consumer"):
-            await command(self._client, "RPUSH", self._keys.requests, orjson.dumps(request.to_json()))
+            until = await self._now() + patience
+            posted = orjson.dumps({"request": request.to_json(), "until": until})
+            await command(self._client, "RPUSH", self._keys.requests, posted)
             await command(self._client, "EXPIRE", self._keys.requests, _KEPT_SECONDS)
 
-    async def take(self, now: float) -> Request | None:
+    async def take(self) -> Request | None:
         """Wait a second for the next request; None when there is none. Outdated and foreign ones are dropped."""
         raw = await self._pop(self._keys.requests, "waiting for requests")
         if raw is None:
             return None
+        with translated_errors("waiting for requests"):
+            now = await self._now()
         try:
-            request = Request.from_json(orjson.loads(raw))
-            outdated = request.until < now
+            posted = orjson.loads(raw)
+            request = Request.from_json(posted["request"])
+            outdated = posted["until"] < now
         except (TypeError, KeyError, ValueError) as error:
             _log.warning("a request that can't be read was dropped: %r", error)
             return None
@@ -65,6 +70,11 @@ class Requests:
             return answer_from_json(orjson.loads(raw))
         except (TypeError, KeyError, ValueError) as error:
             raise ProtocolError(f"the consumer's answer can't be read: {error!r}") from error
+
+    async def _now(self) -> float:
+        """Return unix seconds by Redis, whose clock both sides share."""
+        seconds, microseconds = await command(self._client, "TIME")
+        return int(seconds) + int(microseconds) / 1e6
 
     async def _pop(self, key: str, what: str) -> bytes | None:
         with translated_errors(what):

@@ -21,7 +21,7 @@ from cdc_counter.core.status import StreamStatus
 from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError
 from cdc_counter.tallies.connection import command, translated_errors
-from cdc_counter.tallies.keys import Keys
+from cdc_counter.tallies.keys import REPORT_TTL, Keys
 from cdc_counter.tallies.scanning import matching_keys
 from cdc_counter.tallies.scripts import Script
 
@@ -33,9 +33,6 @@ _PUBLISH_CHUNK: Final = 1000
 
 _GONE: Final = "gone:"
 """Opens the meta fields that set_counter.lua leaves for counters whose tallies are still to be cleared."""
-
-_STATUS_TTL: Final = 3600
-"""Seconds that the last report stays readable after its consumer is gone: long enough to see why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +295,7 @@ class TallyStore:
     async def report(self, status: StreamStatus) -> None:
         """Store the consumer's report of itself."""
         with translated_errors("reporting"):
-            await self._client.set(self._keys.status, orjson.dumps(status.to_json()), ex=_STATUS_TTL)
+            await self._client.set(self._keys.status, orjson.dumps(status.to_json()), ex=REPORT_TTL)
 
     async def last_report(self) -> StreamStatus | None:
         """Return what a consumer reported of itself last; None when there is nothing to be read."""

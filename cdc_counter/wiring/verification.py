@@ -87,7 +87,6 @@ async def _carry_out(
         counters=await _known(config, counters),
         scope=scope,
         by=_who(),
-        until=time.time() + silence_seconds,
     )
     found = []
     work = (
@@ -145,7 +144,7 @@ async def _ask(
     config: Config, request: Request, on_event: OnEvent, silence_seconds: float
 ) -> AsyncGenerator[Verification, None]:
     async with requests(config) as asked:
-        await asked.ask(request)
+        await asked.ask(request, silence_seconds)
         heard_at = time.monotonic()
         while True:
             answer = await asked.hear(request)

@@ -153,8 +153,9 @@ class DemoPage:
         await eventually(still, "the numbers stand still")
 
     async def resume_traffic(self) -> None:
-        """Press the button again."""
+        """Press the button again and wait until it is done: a page that is closed takes its question back."""
         await self.page.click("text=Resume traffic")
+        await self.page.wait_for_selector("text=Pause traffic")
 
     async def next_recounts(self, count: int) -> None:
         """Wait until the page has been told of `count` more recounts."""

@@ -27,6 +27,7 @@ async def demo(browser: Browser, showcase: Showcase) -> AsyncIterator[DemoPage]:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield await DemoPage.open(page, showcase.url)
+    await page.close()
     assert errors == []
 
 

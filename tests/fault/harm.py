@@ -59,6 +59,17 @@ class Scene:
             lambda: wanted.items() <= self.deployment.states().items(), f"{counters} are {state}", deadline=60
         )
 
+    def wait_not_live(self, *counters: str) -> None:
+        """Wait until each of these counters has been seen not live: each comes back until it misses the next write."""
+        missing = set(counters)
+
+        def all_seen() -> bool:
+            states = self.deployment.states()
+            missing.difference_update([name for name in missing if states[name] != "live"])
+            return not missing
+
+        eventually_sync(all_seen, f"{counters} are not live", deadline=60)
+
     @contextmanager
     def held(self, what: str) -> Iterator[None]:
         """Keep a transaction open that has done this."""
@@ -183,7 +194,7 @@ def outbox_dropped(scene: Scene) -> None:
 def outbox_locked(scene: Scene) -> None:
     with scene.held(f"LOCK TABLE {OUTBOX} IN ACCESS EXCLUSIVE MODE"):
         scene.last()
-        scene.wait_state("stale", "orders_by_shop", "open_by_channel", "visits_by_page")
+        scene.wait_not_live("orders_by_shop", "open_by_channel", "visits_by_page")
 
 
 def partition_of_the_outbox_locked(scene: Scene) -> None:

@@ -213,12 +213,14 @@ async function until(condition, patience) {
 
 let shownActivity = 0;
 let running = true;
+let switches = 0; // an answer to what was asked before the last one tells of the past
 
 async function showActivity() {
   const asked = account;
+  const before = switches;
   const answer = await ask(`/demo/activity?account=${asked.id}&after=${shownActivity}`);
   if (answer === null || asked !== account) return;
-  showRunning(answer.running);
+  if (before === switches) showRunning(answer.running);
   for (const entry of answer.entries) {
     if (entry.id <= shownActivity) continue;
     shownActivity = entry.id;
@@ -295,6 +297,7 @@ async function start() {
   $("kill").addEventListener("click", kill);
   $("traffic").addEventListener("click", async () => {
     const answer = await ask(`/demo/traffic/${running ? "off" : "on"}`, { method: "POST" });
+    switches += 1;
     if (answer !== null) showRunning(answer.running);
   });
   showAccount(Number(location.hash.slice(1)));

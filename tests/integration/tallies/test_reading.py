@@ -1,6 +1,7 @@
 """What readers get: values that are true for their version, and a feed without silent gaps."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,6 +10,7 @@ from redis.asyncio import Redis
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outcome import Applied, Conflict, Move, TallyGroup, seed_field
 from cdc_counter.core.reading import Change, CounterState, FeedEntry, Gap, Reset
+from cdc_counter.core.status import Phase, StreamStatus
 from cdc_counter.embedded import RedisServer
 from cdc_counter.errors import BusyError, CdcCounterError, UnreachableError
 from cdc_counter.tallies.connection import command, connect
@@ -307,3 +309,22 @@ async def lose_and_begin(server: RedisServer, store: TallyStore) -> None:
         for _ in range(300):
             await command(client, "FLUSHALL")
             await begin(store)
+
+
+def report_at(seconds: float) -> StreamStatus:
+    """Return a report that was made at these unix seconds."""
+    return StreamStatus(
+        pid=1, host="h", started_at=0.0, reported_at=seconds, phase=Phase.STREAMING, detail="", slot="s", epoch="e",
+        received="0/3", applied="0/2", confirmed="0/1", lag=0.0, backlog=0, retained_wal=None, wal_status=None,
+        transactions=1, deltas=1, cycle_seconds=0.0, progress_age=0.0,
+    )  # fmt: skip
+
+
+async def test_how_old_a_report_is_does_not_depend_on_the_clock_of_its_writer(
+    reader: TallyReader, store: TallyStore
+) -> None:
+    for wrong_by in (-86_400, 86_400):
+        await store.report(report_at(time.time() + wrong_by))
+        report = await reader.status()
+        assert report is not None
+        assert abs(time.time() - report.reported_at) < 3_600

@@ -142,14 +142,14 @@ async def test_a_damaged_verification_counts_as_none(store: TallyStore, reader: 
     assert (await reader.read(COUNTER, "42")).verified_at is None
 
 
-REQUEST = Request("r1", Wish.VERIFY, (COUNTER,), None, "me", until=100.0)
+REQUEST = Request("r1", Wish.VERIFY, (COUNTER,), None, "me")
 
 
 async def test_a_request_is_taken_once_and_its_answers_come_in_order(client: Redis) -> None:
     requests = Requests(client, PREFIX)
-    await requests.ask(REQUEST)
-    assert await requests.take(now=50.0) == REQUEST
-    assert await requests.take(now=50.0) is None
+    await requests.ask(REQUEST, 60)
+    assert await requests.take() == REQUEST
+    assert await requests.take() is None
     for answer in (Progress(COUNTER, "counting"), Finished()):
         await requests.tell(REQUEST, answer)
     assert [await requests.hear(REQUEST) for _ in range(3)] == [Progress(COUNTER, "counting"), Finished(), None]
@@ -157,11 +157,11 @@ async def test_a_request_is_taken_once_and_its_answers_come_in_order(client: Red
 
 async def test_requests_that_nobody_waits_for_and_foreign_ones_are_dropped(client: Redis) -> None:
     requests = Requests(client, PREFIX)
-    await requests.ask(REQUEST)
-    assert await requests.take(now=101.0) is None
+    await requests.ask(REQUEST, patience=-1)
+    assert await requests.take() is None
     for text in ("[]", "{", '{"wish": "drop"}'):
         await command(client, "RPUSH", KEYS.requests, text)
-        assert await requests.take(now=0.0) is None
+        assert await requests.take() is None
     await command(client, "RPUSH", KEYS.answers("r1"), "[]")
     with pytest.raises(ProtocolError):
         await requests.hear(REQUEST)
@@ -169,7 +169,7 @@ async def test_requests_that_nobody_waits_for_and_foreign_ones_are_dropped(clien
 
 async def test_what_nobody_fetches_vanishes(client: Redis) -> None:
     requests = Requests(client, PREFIX)
-    await requests.ask(REQUEST)
+    await requests.ask(REQUEST, 60)
     await requests.tell(REQUEST, Finished())
     lives = await asyncio.gather(*(command(client, "TTL", key) for key in (KEYS.requests, KEYS.answers("r1"))))
     assert all(0 < life <= 60 for life in lives)

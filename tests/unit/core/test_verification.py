@@ -59,7 +59,7 @@ def test_foreign_answers_are_refused(data: dict[str, object]) -> None:
 
 
 def test_request_arrives_as_it_was_sent() -> None:
-    request = Request("ab", Wish.REPAIR, ("open", "closed"), None, "me@here", 12.5)
+    request = Request("ab", Wish.REPAIR, ("open", "closed"), None, "me@here")
     assert Request.from_json(request.to_json()) == request
 
 
