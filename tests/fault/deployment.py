@@ -101,7 +101,7 @@ class Traffic:
     A context manager.
     """
 
-    def __init__(self, dsn: str, count: int = 2, pause: float = 0.003) -> None:
+    def __init__(self, dsn: str, count: int = 2, pause: float = 0.02) -> None:
         self._dsn = dsn
         self._pause = pause
         self._stop = threading.Event()

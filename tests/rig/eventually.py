@@ -7,6 +7,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _INTERVAL = 0.02
+_LONGEST_INTERVAL = 0.2
+"""Looks become rarer: most are questions to servers that share the machine with what is waited for."""
+
 _SLOWNESS = 4
 """Deadlines are written for a quiet machine, and only say when to give up: another one may be so many times slower."""
 
@@ -21,6 +24,7 @@ async def eventually(
     """Return the first result of `condition()` that satisfies `until`; AssertionErrors in it count as not yet."""
     end = time.monotonic() + _SLOWNESS * deadline
     last: object = "nothing yet"
+    interval = _INTERVAL
     while True:
         try:
             result = await condition()
@@ -31,14 +35,21 @@ async def eventually(
             last = error
         if time.monotonic() > end:
             raise DeadlineError(f"waited {_SLOWNESS * deadline:.0f} s for: {what}; last seen: {last!r}")
-        await asyncio.sleep(_INTERVAL)
+        await asyncio.sleep(interval)
+        interval = _longer(interval)
 
 
 def eventually_sync(condition: Callable[[], T], what: str, *, deadline: float = 20.0) -> T:
     """Return the first true result of `condition()`, for tests without an event loop."""
     end = time.monotonic() + _SLOWNESS * deadline
+    interval = _INTERVAL
     while not (result := condition()):
         if time.monotonic() > end:
             raise DeadlineError(f"waited {_SLOWNESS * deadline:.0f} s for: {what}; last seen: {result!r}")
-        time.sleep(_INTERVAL)
+        time.sleep(interval)
+        interval = _longer(interval)
     return result
+
+
+def _longer(interval: float) -> float:
+    return min(_LONGEST_INTERVAL, 1.2 * interval)

@@ -169,7 +169,7 @@ class Writers:
                         connection.execute(statement.encode())
                     latencies.append(time.perf_counter() - begun)
                 # A rate, not a wait: the machine is shared with what is tested.
-                time.sleep(0.002)
+                time.sleep(0.01)
 
     def _sample(self) -> None:
         with psycopg.connect(self.dsn, autocommit=True, application_name="sampler") as connection:

@@ -131,7 +131,7 @@ def cast(deployment: Deployment) -> Iterator[Cast]:
 
 def traffic(dsn: str) -> Traffic:
     """Return writers that leave some of the machine to what is tortured; what they must not see fails it."""
-    return Traffic(dsn, count=2, pause=0.02)
+    return Traffic(dsn)
 
 
 def pause(chance: random.Random, most: float) -> None:
