@@ -21,10 +21,11 @@ import redis
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.embedded.child import free_port
-from tests.rig.daemon import PROGRAM, Daemon, command
+from tests.rig.daemon import Daemon, command
 from tests.rig.eventually import eventually_sync
 from tests.rig.failpoints import Failpoints
 from tests.rig.tallies import Counted, all_tallies, differences, states, wait_applied
+from tests.rig.warm import WARM_PROGRAM
 
 SCHEMA = """
 CREATE TABLE conversations (
@@ -218,7 +219,7 @@ class Deployment:
 
     def init(self, *words: str, config: Path | None = None) -> CompletedProcess[str]:
         """Run `init`, which must succeed."""
-        done = command("init", *words, config=config or self.config)
+        done = command("init", *words, config=config or self.config, program=WARM_PROGRAM)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -227,7 +228,7 @@ class Deployment:
         return command(*words, config=config or self.config, program=self.failpoints.program)
 
     def daemon(
-        self, name: str = "daemon", config: Path | None = None, *words: str, program: Sequence[str] = (PROGRAM,)
+        self, name: str = "daemon", config: Path | None = None, *words: str, program: Sequence[str] = WARM_PROGRAM
     ) -> Daemon:
         """Return a daemon that is not started yet; its gateway has a port of its own.
 

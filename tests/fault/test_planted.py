@@ -6,7 +6,6 @@ Each fault is planted on a running system under load; how long it takes until it
 
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import redis
 from tests.fault.deployment import Deployment, Traffic, wait_said
 from tests.rig.daemon import Daemon, command
 from tests.rig.eventually import eventually_sync
+from tests.rig.warm import WARM
 
 ALWAYS = "[verify]\nshare = 1.0\ninterval_seconds = 0.2"
 
@@ -106,7 +106,7 @@ def detector(deployment18: Deployment, tmp_path: Path) -> Iterator[Detector]:
 def sabotaged(deployment: Deployment, folder: Path) -> Iterator[Daemon]:
     """Run a daemon that does what files in the folder say."""
     like = deployment.daemon()
-    program = (sys.executable, "-m", "tests.rig.sabotage", str(folder))
+    program = (WARM, "tests.rig.sabotage", str(folder))
     with Daemon(like.config, like.log, port=like.port, program=program) as daemon:
         yield daemon.start().wait_ready()
 

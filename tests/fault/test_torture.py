@@ -1,12 +1,12 @@
 """Torture finds nothing in what is there, and finds what is planted."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.rig.failpoints import Failpoints
+from tests.rig.warm import WARM
 from tests.torture.figures import Figures
 from tests.torture.kind import Kind
 from tests.torture.run import torture
@@ -30,7 +30,7 @@ def test_torture_names_the_key_of_a_delta_that_a_consumer_dropped(
     faults = tmp_path / "faults"
     faults.mkdir()
     (faults / "drop").touch()
-    program = (sys.executable, "-m", "tests.rig.sabotage", str(faults))
+    program = (WARM, "tests.rig.sabotage", str(faults))
     monkeypatch.setattr(Failpoints, "program", property(lambda _: program))
     figures = Figures(Kind.REDIS_CRASHES, seed=1, commit="", versions="")
     torture(figures, 100, tmp_path, lambda _: None)

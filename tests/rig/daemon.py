@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from tests.rig.eventually import eventually_sync
+from tests.rig.warm import WARM, WarmProcess
 
 PROGRAM = str(Path(sys.executable).with_name("cdc-counter"))
 """As installed beside the interpreter that runs the tests."""
@@ -25,8 +27,11 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """Run one `cdc-counter` command to its end."""
     options = [] if config is None else ["--config", str(config)]
+    run = [*program, *words, *options]
+    if program[0] == WARM:
+        return _warm_command(run, {**os.environ, **(environment or {})}, timeout)
     return subprocess.run(
-        [*program, *words, *options],
+        run,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -34,6 +39,18 @@ def command(
         stdin=subprocess.DEVNULL,
         env={**os.environ, **(environment or {})},
     )
+
+
+def _warm_command(words: list[str], environment: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder) / "output", Path(folder) / "errors"
+        process = WarmProcess(words, output, errors, environment)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.send_signal(signal.SIGKILL)
+        told = [path.read_text(encoding="utf-8") if path.exists() else "" for path in (output, errors)]
+        return subprocess.CompletedProcess(words, code, *told)
 
 
 class Daemon:
@@ -55,7 +72,7 @@ class Daemon:
         self.port = port
         self._words = words
         self._environment = {**os.environ, **(environment or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | WarmProcess | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +81,7 @@ class Daemon:
         self.kill()
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | WarmProcess:
         """The process; an AssertionError before the first start."""
         assert self._process is not None, "the daemon was never started"
         return self._process
@@ -77,9 +94,13 @@ class Daemon:
     def start(self) -> Self:
         """Start it; its output is appended to `log`."""
         assert not self.running, "the daemon runs already"
+        run = [*self._program, *self._words, "--config", str(self.config)]
+        if self._program[0] == WARM:
+            self._process = WarmProcess(run, self.log, self.log, self._environment)
+            return self
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*self._program, *self._words, "--config", str(self.config)],
+                run,
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,

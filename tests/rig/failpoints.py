@@ -17,6 +17,7 @@ from cdc_counter.cli import main
 from cdc_counter.errors import UnreachableError
 from cdc_counter.failpoints import Failpoint
 from tests.rig.eventually import eventually_sync
+from tests.rig.warm import WARM
 
 
 class Action(StrEnum):
@@ -39,7 +40,7 @@ class Failpoints:
     @property
     def program(self) -> tuple[str, ...]:
         """What to run in place of `cdc-counter`, so that it obeys."""
-        return (sys.executable, "-m", "tests.rig.failpoints", str(self._folder))
+        return (WARM, "tests.rig.failpoints", str(self._folder))
 
     def order(self, point: Failpoint, action: Action, passes: int = 0) -> None:
         """Have the next process that gets there do this, after so many passes; replaces an earlier order."""
