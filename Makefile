@@ -9,7 +9,7 @@ PORT   ?= 8400
 ARGS   ?=
 # Most tests wait for servers, so that a few more workers than cores do no harm; a file stays with one worker, because its
 # tests share servers and pages. 0 runs them one after the other.
-WORKERS ?= 3
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fault torture format clean

@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs PostgreSQL 15, and deselect it where there is none; so what is too long for every run."""
     if not config.getoption("programme"):
-        long = [item for item in items if item.get_closest_marker("programme") is not None]
+        long = [item for item in items if _is_long(item)]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
     needing = [item for item in items if _needs_postgres15(item)]
@@ -54,6 +54,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             "Nothing was run on PostgreSQL 15: no server program found. Install postgresql-15, or name its bin folder"
             f" in ${POSTGRES15_VARIABLE}. On PostgreSQL 18 the same tests were run."
         )
+
+
+def _is_long(item: pytest.Item) -> bool:
+    return item.get_closest_marker("programme") is not None or (
+        item.get_closest_marker("programme15") is not None and _needs_postgres15(item)
+    )
 
 
 def _needs_postgres15(item: pytest.Item) -> bool:

@@ -210,4 +210,5 @@ def upgrade(old: PostgresServer, new: PostgresServer) -> None:
     run_program(
         new, "pg_upgrade", "--old-bindir", old.bin_dir, "--new-bindir", programs, "--old-datadir", old.data_dir,
         "--new-datadir", new.data_dir, "--username", "postgres", "--socketdir", new.folder, "--no-sync",
+        "--old-options", "-c wal_level=logical",
     )  # fmt: skip

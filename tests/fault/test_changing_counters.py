@@ -205,6 +205,7 @@ async def test_old_sums_are_shown_with_the_scale_they_were_counted_with(deployme
     assert after["values"] == {shop: 100 * value for shop, value in before["values"].items()}
 
 
+@pytest.mark.programme
 async def test_removed_counters_leave_nothing_behind_however_much_is_written(deployment18: Deployment) -> None:
     deployment = deployment18
     deployment.init()
@@ -245,6 +246,7 @@ async def test_deltas_that_come_after_a_removal_bring_nothing_back(deployment18:
     assert counter_keys(deployment, "amount_by_shop", "orders_by_ratio", "orders_by_shop") == []
 
 
+@pytest.mark.programme
 def test_steps_run_by_hand_are_taken_up_by_the_daemon(deployment18: Deployment) -> None:
     """As after an `apply` that was killed between the database and Redis: nothing but the database was changed."""
     deployment = deployment18
@@ -291,6 +293,7 @@ def test_counters_are_changed_while_no_daemon_runs(deployment18: Deployment) -> 
     assert "nothing to do" in apply(deployment, config).stdout
 
 
+@pytest.mark.programme
 def test_counter_altered_while_it_is_seeded_is_seeded_again(deployment18: Deployment) -> None:
     """The seed that is under way counts by the old definition: it must not make the new one live."""
     deployment = deployment18

@@ -75,6 +75,7 @@ def test_a_lagging_replica_that_is_promoted_costs_nothing_where_its_copy_is_wait
     assert deployment.epoch() == epoch, "nothing had to be counted again"
 
 
+@pytest.mark.programme
 def test_what_was_not_confirmed_before_a_restart_is_not_confirmed_by_it(
     deployment: Deployment, pair: RedisPair
 ) -> None:

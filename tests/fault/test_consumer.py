@@ -103,6 +103,7 @@ def test_lost_replies_lost_calls_and_silence_of_redis_change_nothing(
         assert daemon.terminate() == 0
 
 
+@pytest.mark.programme15
 def test_servers_that_crash_and_stop_are_awaited(
     postgres: PostgresServer, deployment: Deployment, redis_server: RedisServer
 ) -> None:

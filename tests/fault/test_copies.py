@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import psycopg
+import pytest
 
 from cdc_counter.embedded import PostgresServer
 from tests.fault.deployment import Deployment, Traffic, wait_said
@@ -56,6 +57,7 @@ def test_a_copy_of_the_server_takes_the_tallies_of_no_consumer_that_streams(
     assert daemon.log_text().count("streaming slot") == 1
 
 
+@pytest.mark.programme
 def test_tallies_that_a_copy_of_the_server_counted_are_not_gone_on_with(
     postgres18: PostgresServer, deployment18: Deployment
 ) -> None:

@@ -69,6 +69,7 @@ def held_open(deployment: Deployment) -> psycopg.Connection:
     return connection
 
 
+@pytest.mark.programme15
 def test_what_redis_lost_is_counted_again_while_a_transaction_stays_open(deployment: Deployment) -> None:
     """An epoch begins where the slot stands; what the open transaction wrote is counted when it commits."""
     daemon = started(deployment)
@@ -162,6 +163,7 @@ def test_a_replica_that_lagged_when_it_was_promoted_is_a_gap(database18: str, tm
             assert rebuilds(daemon) == {"gap": 1}
 
 
+@pytest.mark.programme
 def test_a_slot_that_the_server_invalidated_is_made_again(
     redis_url: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -249,6 +251,7 @@ def test_damaged_keys_of_redis_are_replaced(deployment18: Deployment) -> None:
     assert set(rebuilds(daemon)) <= {"tallies damaged", "tallies gone", "gap"}
 
 
+@pytest.mark.programme15
 def test_readers_know_while_a_new_slot_waits_for_somebody(deployment: Deployment) -> None:
     """They see the last values, marked; the wait can be ended at any moment, and begins again where it was left."""
     daemon = started(deployment)
@@ -273,6 +276,7 @@ def test_readers_know_while_a_new_slot_waits_for_somebody(deployment: Deployment
     deployment.assert_exact()
 
 
+@pytest.mark.programme
 def test_a_rebuild_that_is_killed_at_any_moment_is_taken_up_again(deployment18: Deployment) -> None:
     deployment = deployment18
     chance = random.Random(18)

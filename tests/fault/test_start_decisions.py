@@ -1,6 +1,7 @@
 """What a consumer does when the two servers do not fit together: it says so, and never shows a wrong number as good."""
 
 import psycopg
+import pytest
 import redis
 
 from cdc_counter.embedded import PostgresServer
@@ -60,6 +61,7 @@ def test_what_does_not_fit_is_noticed_at_the_start(deployment18: Deployment) -> 
     deployment.assert_exact()
 
 
+@pytest.mark.programme
 def test_whatever_was_lost_while_nothing_ran_is_counted_again_at_the_start(deployment18: Deployment) -> None:
     deployment = deployment18
     deployment.init()

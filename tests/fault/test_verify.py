@@ -18,6 +18,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import psycopg
+import pytest
 import redis
 
 from cdc_counter import wiring
@@ -55,6 +56,7 @@ def repaired(config: Path) -> CompletedProcess[str]:
     return done
 
 
+@pytest.mark.programme15
 def test_verifying_under_load_finds_every_key_equal(deployment: Deployment) -> None:
     """Four writers, one of them open all the time; the tallies always hold something that the snapshot can't see."""
     deployment.config = deployment.write_config("c", extra=QUIET)
@@ -78,6 +80,7 @@ def test_verifying_under_load_finds_every_key_equal(deployment: Deployment) -> N
     deployment.assert_exact()
 
 
+@pytest.mark.programme15
 def test_a_tally_changed_in_redis_is_named_shown_stale_and_repaired(deployment: Deployment) -> None:
     deployment.config = deployment.write_config("c", extra=QUIET)
     deployment.init()
