@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 import redis
 
 from tests.fault.deployment import COUNTERS, Deployment, Traffic, fetch, wait_said
