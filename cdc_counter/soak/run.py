@@ -18,7 +18,7 @@ from cdc_counter import wiring
 from cdc_counter.config import Config
 from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.core.verification import Verification
-from cdc_counter.errors import DefinitionError
+from cdc_counter.errors import BusyError, DefinitionError
 from cdc_counter.resources import sql_blocks
 from cdc_counter.soak.checking import Checker
 from cdc_counter.soak.daemon import COMMAND
@@ -40,6 +40,9 @@ _SAMPLE_SECONDS: Final = 1.0
 _SAVE_SECONDS: Final = 60.0
 _SILENCE_SECONDS: Final = 2.5
 """A daemon that was killed while it verified is asked again after so long."""
+
+_INSTALLATIONS: Final = 10
+"""Attempts, each of which meets other partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class Soak:
         self._written = writers.written
         await writers.fill()
         async with _beside(writers.run()) as writing:
-            await wiring.init(self._box.config, lambda _: None)
+            await self._install()
             writers.settled.set()
             self._record.say(f"{len(self._box.config.counters)} counters installed and seeded while others wrote")
             async with _beside(self._box.daemon.keep_running()):
@@ -133,6 +136,18 @@ class Soak:
                 if not self._record.findings:
                     async with self._rest.calm:
                         await self._rest.compare()
+
+    async def _install(self) -> None:
+        """Install; where partitions came or went meanwhile again, as whoever reads the command's hint would."""
+        for attempt in range(1, _INSTALLATIONS + 1):
+            try:
+                await wiring.init(self._box.config, lambda _: None)
+            except BusyError as error:
+                if attempt == _INSTALLATIONS:
+                    raise
+                self._record.say(f"installing again: {error}")
+            else:
+                return
 
     def report(self) -> Report:
         """Return what was seen so far."""

@@ -37,6 +37,7 @@ def write_wal_until(dsn: str, lsn: int) -> None:
             connection.execute("SELECT pg_logical_emit_message(false, 'fill', repeat('x', 1000000))")
 
 
+@pytest.mark.programme
 def test_a_copy_of_the_server_takes_the_tallies_of_no_consumer_that_streams(
     postgres18: PostgresServer, deployment18: Deployment
 ) -> None:

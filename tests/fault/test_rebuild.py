@@ -303,6 +303,7 @@ def slots(deployment: Deployment) -> list[tuple[str]]:
     return deployment.sql("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()")
 
 
+@pytest.mark.programme
 def test_of_two_consumers_one_rebuilds_and_the_other_follows(deployment18: Deployment) -> None:
     deployment = deployment18
     deployment.init()

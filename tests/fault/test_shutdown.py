@@ -44,6 +44,7 @@ def stop_in_time(server: PostgresServer) -> None:
     server.stop("fast", timeout=60)
 
 
+@pytest.mark.programme15
 @pytest.mark.parametrize("old", VERSIONS)
 def test_a_fast_stop_does_not_wait_for_redis(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, old: bool

@@ -155,6 +155,7 @@ def churn(dsn: str, seed: int, stop: threading.Event) -> None:
                 connection.execute("INSERT INTO things SELECT unnest(%s::int[])", [keys[::2]])
 
 
+@pytest.mark.programme
 def test_keys_that_vanish_and_come_back_under_the_scan_are_no_drift(deployment18: Deployment) -> None:
     """A hash too large to be read at once, and thousands of hashes: both are scanned while they change."""
     deployment18.sql("CREATE TABLE things (key int)")

@@ -19,9 +19,17 @@ class DeadlineError(AssertionError):
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[T]], what: str, *, deadline: float = 20.0, until: Callable[[T], bool] = bool
+    condition: Callable[[], Awaitable[T]],
+    what: str,
+    *,
+    deadline: float = 20.0,
+    until: Callable[[T], bool] = bool,
+    slowing: float = 1.2,
 ) -> T:
-    """Return the first result of `condition()` that satisfies `until`; AssertionErrors in it count as not yet."""
+    """Return the first result of `condition()` that satisfies `until`; AssertionErrors in it count as not yet.
+
+    Each pause is so many times as long as the last: 1.0 where asking is what makes it come true.
+    """
     end = time.monotonic() + _SLOWNESS * deadline
     last: object = "nothing yet"
     interval = _INTERVAL
@@ -36,7 +44,7 @@ async def eventually(
         if time.monotonic() > end:
             raise DeadlineError(f"waited {_SLOWNESS * deadline:.0f} s for: {what}; last seen: {last!r}")
         await asyncio.sleep(interval)
-        interval = _longer(interval)
+        interval = min(_LONGEST_INTERVAL, slowing * interval)
 
 
 def eventually_sync(condition: Callable[[], T], what: str, *, deadline: float = 20.0) -> T:
@@ -47,9 +55,5 @@ def eventually_sync(condition: Callable[[], T], what: str, *, deadline: float = 
         if time.monotonic() > end:
             raise DeadlineError(f"waited {_SLOWNESS * deadline:.0f} s for: {what}; last seen: {result!r}")
         time.sleep(interval)
-        interval = _longer(interval)
+        interval = min(_LONGEST_INTERVAL, 1.2 * interval)
     return result
-
-
-def _longer(interval: float) -> float:
-    return min(_LONGEST_INTERVAL, 1.2 * interval)

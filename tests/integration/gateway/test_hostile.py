@@ -143,7 +143,7 @@ async def test_subscribing_and_leaving_in_a_loop_ends_as_a_flood_and_leaves_noth
             return True
         return len(served.gateway._engine.server.eio.sockets) == 1
 
-    await eventually(cut, "the connection to be cut", deadline=60)
+    await eventually(cut, "the connection to be cut", deadline=60, slowing=1.0)
     assert refused(served, "flood")
     assert "error" not in await other.subscribe("total")
 

@@ -124,7 +124,7 @@ async def test_flood_of_unknown_events_ends_the_connection(start: Start, open_ra
             return True
         return False
 
-    await eventually(cut, "the connection to be cut")
+    await eventually(cut, "the connection to be cut", slowing=1.0)
     assert 'clients_refused_total{reason="flood"} 1.0' in served.metrics.exposition().decode()
 
 
