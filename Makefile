@@ -31,6 +31,7 @@ check: $(VENV)/.installed-test ## Check format, lint, types and import contracts
 
 fault: $(VENV)/.installed-test ## Run the whole fault programme, the parts too long for `make test` too
 	$(BIN)/pytest tests/fault --programme --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest tests --ignore tests/fault --programme -m "programme or programme15" --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 torture: $(VENV)/.installed-test ## Kill and fail over hundreds of times, for hours; adds to docs/evidence/torture.json (ARGS="redis_crashes --count 9")
 	$(BIN)/python -m tests.torture $(ARGS)

@@ -18,7 +18,7 @@ from tests.rig.redis import flush
 from tests.rig.servers import POSTGRES15_VARIABLE, postgres15_bin_dir
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser
+    from playwright.async_api import Browser, Playwright
 
 _NOT_RUN = pytest.StashKey[int]()
 
@@ -152,11 +152,18 @@ async def browser(browser_program: BrowserProgram) -> AsyncIterator["Browser"]:
     """Start a headless Chromium."""
     from playwright.async_api import async_playwright  # noqa: PLC0415  unit tests must not wait for it
 
-    async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(
-            executable_path=browser_program.executable,
-            args=browser_program.arguments,
-            env=dict(browser_program.environment),
-        )
-        async with started:
-            yield started
+    async with async_playwright() as playwright, await _launched(playwright, browser_program) as started:
+        yield started
+
+
+async def _launched(playwright: "Playwright", program: BrowserProgram) -> "Browser":
+    """Start it; one that dies of itself as it starts, which is seen on busy machines, is started again."""
+    for attempts_left in (2, 1, 0):
+        try:
+            return await playwright.chromium.launch(
+                executable_path=program.executable, args=program.arguments, env=dict(program.environment)
+            )
+        except Exception as error:
+            if not attempts_left or "has been closed" not in str(error):
+                raise
+    raise AssertionError("not reached")

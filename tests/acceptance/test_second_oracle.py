@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import psycopg
+import pytest
 import redis
 
 from cdc_counter.embedded.child import free_port
@@ -16,6 +17,7 @@ from tests.rig.tallies import wait_applied
 CYCLES = 12
 
 
+@pytest.mark.programme15
 def test_tallies_equal_what_a_temporary_slot_says(database: str, redis_url: str, tmp_path: Path) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(SCHEMA)

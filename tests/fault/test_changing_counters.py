@@ -280,6 +280,7 @@ def test_steps_run_by_hand_are_taken_up_by_the_daemon(deployment18: Deployment) 
     assert counter_keys(deployment, "orders_by_shop") == []
 
 
+@pytest.mark.programme
 def test_counters_are_changed_while_no_daemon_runs(deployment18: Deployment) -> None:
     deployment = deployment18
     config = deployment.write_config("new", counters=WITHOUT_ORDERS + ADDED)

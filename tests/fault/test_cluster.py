@@ -58,6 +58,7 @@ def test_everything_works_on_a_cluster(deployment: Deployment, cluster: ClusterR
     assert [ask(node.port, "DBSIZE") for node in cluster.nodes] == [0, 0, 0]
 
 
+@pytest.mark.programme
 def test_a_slot_that_is_moved_under_load_takes_its_tallies_along(deployment: Deployment, cluster: ClusterRig) -> None:
     """Between its two ends no batch may be applied to half of the keys, nor a number be shown that is not right."""
     daemon = started(deployment)

@@ -84,6 +84,7 @@ def test_tallies_that_a_copy_of_the_server_counted_are_not_gone_on_with(
     deployment.assert_exact()
 
 
+@pytest.mark.programme
 def test_a_restored_dump_is_another_database_and_counts_for_itself(
     postgres18: PostgresServer, deployment18: Deployment
 ) -> None:

@@ -99,6 +99,7 @@ def test_what_is_evicted_under_a_running_daemon_is_not_live_and_counted_again_on
     assert sum(rebuilds(daemon).values()) == 1
 
 
+@pytest.mark.programme
 def test_what_was_evicted_while_nothing_ran_is_counted_again_at_the_next_start(roomy: Deployment) -> None:
     """Also where everything but the tallies survived, and the policy was put back."""
     daemon = started(roomy)

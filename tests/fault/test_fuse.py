@@ -92,6 +92,7 @@ def test_the_slot_goes_while_redis_is_away_and_comes_back_with_it(
         daemon.kill()
 
 
+@pytest.mark.programme
 def test_a_transaction_that_stays_open_costs_the_slot_once(deployment18: Deployment) -> None:
     """The WAL is free at once; the new slot waits, and does not blow and begin anew all the time."""
     deployment = deployment18

@@ -117,6 +117,7 @@ def test_hole_in_capture_is_closed_by_the_daemon_and_its_table_counted_again(dep
     assert daemon.log_text().count("streaming slot") == 1
 
 
+@pytest.mark.programme
 def test_daemon_with_an_old_configuration_mends_what_is_installed_and_nothing_else(deployment: Deployment) -> None:
     daemon = started(deployment)
     added = '[[counter]]\nname = "visits_by_region"\ntable = "visits"\nby = "region"\n'
@@ -132,6 +133,7 @@ def test_daemon_with_an_old_configuration_mends_what_is_installed_and_nothing_el
     assert command("plan", config=config).returncode == 0
 
 
+@pytest.mark.programme
 def test_hole_that_the_daemon_may_not_close_is_named_with_its_remedy(deployment: Deployment) -> None:
     deployment.sql(
         "DO $$ BEGIN CREATE ROLE cdc_test_stream LOGIN REPLICATION;"

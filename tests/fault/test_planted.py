@@ -201,8 +201,9 @@ def watermark(deployment: Deployment) -> str:
 
 @pytest.mark.parametrize(
     ("moment", "repairs"),
-    [("die-before-repair", 0), pytest.param("die-after-repair", 1, marks=pytest.mark.programme)],
+    [("die-before-repair", 0), ("die-after-repair", 1)],
 )
+@pytest.mark.programme
 def test_a_repair_that_is_killed_half_way_is_done_once_or_not_at_all(
     detector: Detector, moment: str, repairs: int
 ) -> None:

@@ -251,7 +251,7 @@ def test_damaged_keys_of_redis_are_replaced(deployment18: Deployment) -> None:
     assert set(rebuilds(daemon)) <= {"tallies damaged", "tallies gone", "gap"}
 
 
-@pytest.mark.programme15
+@pytest.mark.programme
 def test_readers_know_while_a_new_slot_waits_for_somebody(deployment: Deployment) -> None:
     """They see the last values, marked; the wait can be ended at any moment, and begins again where it was left."""
     daemon = started(deployment)

@@ -21,6 +21,7 @@ def ends_with(daemon: Daemon, code: int, words: str) -> None:
     assert (ended, words in said) == (code, True), f"wanted {code} and {words!r}, got {ended}: {said}"
 
 
+@pytest.mark.programme
 def test_what_does_not_fit_is_noticed_at_the_start(deployment18: Deployment) -> None:
     """With `stream.rebuild` off, what was lost ends it; what belongs elsewhere always does."""
     deployment = deployment18
@@ -104,6 +105,7 @@ def test_another_database_under_the_same_prefix_is_refused_and_changes_nothing(
     deployment.assert_exact()
 
 
+@pytest.mark.programme
 def test_another_slot_under_the_same_prefix_is_refused_and_changes_nothing(deployment18: Deployment) -> None:
     """Two consumers with slots of their own would take every watermark from each other."""
     deployment = deployment18

@@ -16,6 +16,7 @@ from tests.rig.subscriber import subscribed
 from tests.rig.tallies import watermark
 
 
+@pytest.mark.programme
 def test_sigterm_anywhere_on_the_path_of_a_change_drains_and_confirms(deployment18: Deployment) -> None:
     deployment = deployment18
     deployment.init()

@@ -201,6 +201,7 @@ def test_one_wrong_key_of_a_large_hash_is_found(deployment18: Deployment) -> Non
     assert {one["keys"] for one in found["counters"]} == {6000, 6001}
 
 
+@pytest.mark.programme
 def test_verifying_waits_until_the_tallies_hold_what_the_snapshot_sees(deployment18: Deployment) -> None:
     """The server's sending process stands still: rows are committed and not streamed."""
     deployment18.config = deployment18.write_config("c", extra=QUIET)

@@ -291,6 +291,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.programme15
 async def test_install_killed_at_any_event_is_continued_by_the_next(session: AsyncConnection[Any], desk: str) -> None:
     declared = [("total", "conversations"), ("people", "accounts")]
     definitions = [CounterDefinition(name, table) for name, table in declared]
