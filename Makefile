@@ -12,10 +12,10 @@ ARGS   ?=
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fault torture format clean
+.PHONY: help demo test check fault torture bench bench-quick format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## Show it: a helpdesk with live numbers on http://127.0.0.1:8400/ (PORT=... for another)
 	@$(BIN)/cdc-counter demo --port $(PORT)
@@ -36,6 +36,12 @@ fault: $(VENV)/.installed-test ## Run the whole fault programme, the parts too l
 torture: $(VENV)/.installed-test ## Kill and fail over hundreds of times, for hours; adds to docs/evidence/torture.json (ARGS="redis_crashes --count 9")
 	$(BIN)/python -m tests.torture $(ARGS)
 
+bench: $(VENV)/.installed-bench ## Measure side by side with the peers, half an hour; writes docs/evidence/bench.json and docs/performance.md (ARGS="drain")
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.installed-bench ## The same with small sizes, to see that it works
+	$(BIN)/python -m benchmarks --quick $(ARGS)
+
 format: $(VENV)/.installed-test ## Bring the code into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -53,6 +59,11 @@ $(VENV)/.installed-test: $(VENV)/.created pyproject.toml
 	@echo "Installing cdc-counter and what its tests need into $(VENV) ..."
 	@$(PIP) --editable '.[test]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(VENV)/.installed-test pyproject.toml
+	@echo "Installing what the benchmark needs into $(VENV) ..."
+	@$(PIP) --editable '.[bench]'
+	@touch $@
 
 $(VENV)/.created:
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) found: install Python 3.11 or later, or say PYTHON=..." >&2; exit 1; }

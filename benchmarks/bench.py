@@ -1,0 +1,64 @@
+"""What a section measures with: rounds in which the peers take turns, figures, a folder, a progress bar."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.progress import Progress
+
+from benchmarks.figures import Condition, Figures
+
+
+class PeerMissingError(Exception):
+    """A peer can't be had here; the text says why, and is published."""
+
+
+class Bench:
+    """One section's run. `full` and `quick` sizes are the section's own: ask `sized`."""
+
+    def __init__(self, section: str, folder: Path, progress: Progress, *, quick: bool, rounds: int) -> None:
+        self.section = section
+        self.folder = folder
+        self.quick = quick
+        self.rounds = rounds
+        self.figures = Figures()
+        self.missing: dict[str, str] = {}
+        self._progress = progress
+
+    def sized(self, full: int, quick: int) -> int:
+        """Return the size of what is measured in this run."""
+        return quick if self.quick else full
+
+    def record(self, measure: str, peer: str, unit: str, value: float, **conditions: Condition) -> None:
+        """Keep one round's value; the conditions are part of what the figure is."""
+        self.figures.record(measure, peer, unit, value, conditions)
+
+    def note_missing(self, peer: str, reason: object) -> None:
+        """Keep why a peer was not measured."""
+        self.missing.setdefault(peer, " ".join(str(reason).split()))
+
+    def turns(self, what: str, peers: Sequence[str]) -> Iterator[str]:
+        """Give every peer its turn in every round; who begins changes from round to round.
+
+        A peer that was noted missing gets no further turn.
+        """
+        bar = self._progress.add_task(f"{self.section}: {what}", total=self.rounds * len(peers))
+        for number in range(self.rounds):
+            first = number % max(1, len(peers))
+            for peer in (*peers[first:], *peers[:first]):
+                if peer not in self.missing:
+                    self._progress.update(bar, description=f"{self.section}: {what}: {peer}")
+                    yield peer
+                self._progress.advance(bar)
+        self._progress.update(bar, description=f"{self.section}: {what}")
+
+    def compare(
+        self, measure: str, unit: str, peers: Mapping[str, Callable[[], float]], **conditions: Condition
+    ) -> None:
+        """Measure each peer once a round, in turns; one that raises PeerMissingError is noted with its reason."""
+        for peer in self.turns(measure, list(peers)):
+            try:
+                value = peers[peer]()
+            except PeerMissingError as error:
+                self.note_missing(peer, error)
+            else:
+                self.record(measure, peer, unit, value, **conditions)
