@@ -24,9 +24,10 @@ _ROUNDS: Final = {False: 5, True: 2}
 @click.argument("names", metavar="[SECTION]...", nargs=-1, type=click.Choice(NAMES))
 @click.option("--quick", is_flag=True, help="Small sizes and few rounds: to see that it works.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"[default: {_ROUNDS[False]}; quick: {_ROUNDS[True]}]")
+@click.option("--scale", type=click.FloatRange(0, min_open=True), default=1.0, help="Of the full sizes, such as 0.1.")
 @click.option("--out", type=click.Path(path_type=Path), default=EVIDENCE, help="Where the figures are kept.")
 @click.option("--draw", is_flag=True, help="Measure nothing: judge and draw again what is kept.")
-def main(names: tuple[str, ...], *, quick: bool, rounds: int | None, out: Path, draw: bool) -> None:
+def main(names: tuple[str, ...], *, quick: bool, rounds: int | None, scale: float, out: Path, draw: bool) -> None:
     """Measure SECTIONs (all: drain, latency, writers, readers, fanout, growth) side by side with their peers.
 
     A section's figures replace those that the file keeps of it. The page is docs/performance.md, or
@@ -35,7 +36,7 @@ def main(names: tuple[str, ...], *, quick: bool, rounds: int | None, out: Path, 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         for name in () if draw else names or NAMES:
-            measured = _measure(name, progress, quick=quick, rounds=rounds or _ROUNDS[quick])
+            measured = _measure(name, progress, quick=quick, rounds=rounds or _ROUNDS[quick], scale=scale)
             # Saved after each, and read again before: what was measured survives a later section's failure.
             evidence = Evidence.load(out)
             evidence.sections[name] = measured
@@ -48,12 +49,13 @@ def main(names: tuple[str, ...], *, quick: bool, rounds: int | None, out: Path, 
             click.echo(f"{name}: {judged.target.measure} {dict(judged.target.conditions)}: {judged.verdict}")
 
 
-def _measure(name: str, progress: Progress, *, quick: bool, rounds: int) -> Measured:
+def _measure(name: str, progress: Progress, *, quick: bool, rounds: int, scale: float) -> Measured:
     told = provenance()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"cdc-counter-bench-{name}-") as folder:
-        bench = Bench(name, Path(folder), progress, quick=quick, rounds=rounds)
+        bench = Bench(name, Path(folder), progress, quick=quick, rounds=rounds, scale=scale)
         section(name).run(bench)
+    told["versions"] |= bench.versions
     return Measured(bench.figures, bench.missing, told, quick, time.monotonic() - began)
 
 

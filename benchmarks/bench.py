@@ -13,20 +13,24 @@ class PeerMissingError(Exception):
 
 
 class Bench:
-    """One section's run. `full` and `quick` sizes are the section's own: ask `sized`."""
+    """One section's run. Sizes are the section's own: it asks `sized` which of them to take."""
 
-    def __init__(self, section: str, folder: Path, progress: Progress, *, quick: bool, rounds: int) -> None:
+    def __init__(
+        self, section: str, folder: Path, progress: Progress, *, quick: bool, rounds: int, scale: float = 1.0
+    ) -> None:
         self.section = section
         self.folder = folder
         self.quick = quick
         self.rounds = rounds
+        self._scale = scale
         self.figures = Figures()
         self.missing: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
         self._progress = progress
 
     def sized(self, full: int, quick: int) -> int:
-        """Return the size of what is measured in this run."""
-        return quick if self.quick else full
+        """Return the size of what is measured in this run: scaled, where a full run is."""
+        return quick if self.quick else max(1, round(full * self._scale))
 
     def record(self, measure: str, peer: str, unit: str, value: float, **conditions: Condition) -> None:
         """Keep one round's value; the conditions are part of what the figure is."""
@@ -36,13 +40,17 @@ class Bench:
         """Keep why a peer was not measured."""
         self.missing.setdefault(peer, " ".join(str(reason).split()))
 
-    def turns(self, what: str, peers: Sequence[str]) -> Iterator[str]:
+    def note_version(self, peer: str, what: str) -> None:
+        """Keep what a peer was measured as, such as "Node 22.1, pg-logical-replication 2.5.0"."""
+        self.versions[peer] = what
+
+    def turns(self, what: str, peers: Sequence[str], rounds: int | None = None) -> Iterator[str]:
         """Give every peer its turn in every round; who begins changes from round to round.
 
         A peer that was noted missing gets no further turn.
         """
-        bar = self._progress.add_task(f"{self.section}: {what}", total=self.rounds * len(peers))
-        for number in range(self.rounds):
+        bar = self._progress.add_task(f"{self.section}: {what}", total=(rounds or self.rounds) * len(peers))
+        for number in range(rounds or self.rounds):
             first = number % max(1, len(peers))
             for peer in (*peers[first:], *peers[:first]):
                 if peer not in self.missing:
