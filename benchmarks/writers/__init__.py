@@ -51,16 +51,17 @@ def charts(figures: Figures) -> Sequence[Chart]:
     rows = max((int(figure.conditions["rows"]) for figure in figures.select(bulk.TIME)), default=0)
     update = COUNTING_UPDATE
     inserts = figures.select(throughput.THROUGHPUT, statement=INSERT, synchronous_commit="off")
-    return (
-        _bars("one-row", f"{one_row.ON_TOP}: {update}", figures.select(one_row.ON_TOP, statement=update)),
-        _bars("bulk", f"{bulk.TIME}: {update}, {rows:,} rows", figures.select(bulk.TIME, statement=update, rows=rows)),
-        _bars("spread", f"{throughput.THROUGHPUT}: inserts, many keys", inserts.select(keys=throughput.SPREAD)),
-        _bars("hot", f"{throughput.THROUGHPUT}: inserts, one key", inserts.select(keys=throughput.HOT)),
+    drawn = (
+        ("one-row", f"{one_row.ON_TOP}: {update}", figures.select(one_row.ON_TOP, statement=update)),
+        ("bulk", f"{bulk.TIME}: {update}, {rows:,} rows", figures.select(bulk.TIME, statement=update, rows=rows)),
+        ("spread", f"{throughput.THROUGHPUT}: inserts, many keys", inserts.select(keys=throughput.SPREAD)),
+        ("hot", f"{throughput.THROUGHPUT}: inserts, one key", inserts.select(keys=throughput.HOT)),
     )
-
-
-def _bars(name: str, title: str, figures: Figures) -> Bars:
-    return Bars(name, title, figures[0].unit if figures else "", [(_label(each), each.spread) for each in figures])
+    return [
+        Bars(name, title, found[0].unit, [(_label(each), each.spread) for each in found])
+        for name, title, found in drawn
+        if found
+    ]
 
 
 def _label(figure: Figure) -> str:
