@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from benchmarks.figures import OURS
+from benchmarks.sql import blocks, run
 from benchmarks.stage import Stage
 from benchmarks.writers.counters import MOST, declared
 
@@ -59,26 +60,15 @@ def make(stage: Stage, rows: int) -> None:
 
 def make_by_hand(connection: psycopg.Connection, rows: int) -> None:
     """Make the tables, and on those that are not ours what keeps their counters."""
-    blocks = _blocks()
+    named = blocks(Path(__file__).with_name("tables.sql"))
     for competitor in _ALL:
-        _execute(connection, blocks["table"], competitor.table, rows=sql.Literal(rows))
-    for competitor, name, function in (
+        run(connection, named["table"], table=sql.Identifier(competitor.table), rows=sql.Literal(rows))
+    for competitor, block, function in (
         (ROWS, "row_trigger", "note_row_deltas"),
         (COUNTER, "counter_row", "move_counter_rows"),
     ):
-        connection.execute(blocks[name].encode())
-        _execute(connection, blocks["row_level"], competitor.table, function=sql.Identifier(function))
-    for statement in blocks["index_for_counting"].split(";\n"):
-        _execute(connection, statement, COUNTED.table)
-
-
-def _execute(connection: psycopg.Connection, text: str, table: str, **parts: sql.Composable) -> None:
-    composed = sql.SQL(text).format(table=sql.Identifier(table), **parts)
-    connection.execute(composed)
-
-
-def _blocks() -> dict[str, str]:
-    """Return the named blocks of tables.sql."""
-    text = Path(__file__).with_name("tables.sql").read_text(encoding="utf-8")
-    blocks = (block.partition("\n") for block in text.split("-- name: ")[1:])
-    return {name.strip(): body.strip() for name, _, body in blocks}
+        run(connection, named[block])
+        table = sql.Identifier(competitor.table)
+        run(connection, named["row_level"], table=table, function=sql.Identifier(function))
+    for block in ("index_for_counting", "vacuum"):
+        run(connection, named[block], table=sql.Identifier(COUNTED.table))

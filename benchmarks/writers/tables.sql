@@ -83,5 +83,7 @@ WHEN ((OLD.account_id, OLD.channel_id, OLD.assignee_id, OLD.status)
 EXECUTE FUNCTION {function}();
 
 -- name: index_for_counting
-CREATE INDEX ON {table} (account_id, status, channel_id);
-VACUUM ANALYZE {table};
+CREATE INDEX ON {table} (account_id, status, channel_id)
+
+-- name: vacuum
+VACUUM ANALYZE {table}

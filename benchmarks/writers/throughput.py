@@ -65,9 +65,7 @@ _LOADS: Final = (
     _Load(INSERT, SPREAD, "off"),
     _Load(INSERT, HOT, "off"),
     _Load(INSERT, SPREAD, "on"),
-    _Load(INSERT, HOT, "on"),
     _Load(COUNTING_UPDATE, SPREAD, "off"),
-    _Load(COUNTING_UPDATE, SPREAD, "on"),
 )
 
 
