@@ -26,12 +26,15 @@ _ROUNDS: Final = {False: 5, True: 2}
 @click.option("--rounds", type=click.IntRange(min=1), help=f"[default: {_ROUNDS[False]}; quick: {_ROUNDS[True]}]")
 @click.option("--scale", type=click.FloatRange(0, min_open=True), default=1.0, help="Of the full sizes, such as 0.1.")
 @click.option("--out", type=click.Path(path_type=Path), default=EVIDENCE, help="Where the figures are kept.")
+@click.option("--add", is_flag=True, help="Add the rounds to those that the file keeps of the same commit.")
 @click.option("--draw", is_flag=True, help="Measure nothing: judge and draw again what is kept.")
-def main(names: tuple[str, ...], *, quick: bool, rounds: int | None, scale: float, out: Path, draw: bool) -> None:
+def main(
+    names: tuple[str, ...], *, quick: bool, rounds: int | None, scale: float, out: Path, add: bool, draw: bool
+) -> None:
     """Measure SECTIONs (all: drain, latency, writers, readers, fanout, growth) side by side with their peers.
 
-    A section's figures replace those that the file keeps of it. The page is docs/performance.md, or
-    performance.md beside another --out.
+    A section's figures replace those that the file keeps of it; --add lets a long run be taken in pieces. The page is
+    docs/performance.md, or performance.md beside another --out.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
@@ -39,7 +42,7 @@ def main(names: tuple[str, ...], *, quick: bool, rounds: int | None, scale: floa
             measured = _measure(name, progress, quick=quick, rounds=rounds or _ROUNDS[quick], scale=scale)
             # Saved after each, and read again before: what was measured survives a later section's failure.
             evidence = Evidence.load(out)
-            evidence.sections[name] = measured
+            evidence.put(name, measured, add=add)
             evidence.save(out)
     evidence = Evidence.load(out)
     evidence.save(out)

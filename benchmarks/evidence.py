@@ -31,6 +31,20 @@ class Measured:
             "figures": [figure.to_json() for figure in self.figures],
         }
 
+    def follows(self, earlier: "Measured") -> bool:
+        """Whether both measured the same: then their rounds are rounds of one run that had a pause."""
+        commits = {each.provenance.get("commit") for each in (self, earlier)}
+        return len(commits) == 1 and self.quick == earlier.quick
+
+    def add(self, later: "Measured") -> None:
+        """Add the rounds of a later run, whose command and time are those that are told from now on."""
+        for figure in later.figures:
+            for value in figure.rounds:
+                self.figures.record(figure.measure, figure.peer, figure.unit, value, figure.conditions)
+        self.missing |= later.missing
+        self.provenance = later.provenance
+        self.seconds += later.seconds
+
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Self:
         """Read what was kept."""
@@ -49,6 +63,14 @@ class Evidence:
     """What the file keeps."""
 
     sections: dict[str, Measured] = field(default_factory=dict)
+
+    def put(self, name: str, measured: Measured, *, add: bool = False) -> None:
+        """Keep a run of a section in place of what is there, or added to it where that measured the same."""
+        kept = self.sections.get(name)
+        if add and kept is not None and measured.follows(kept):
+            kept.add(measured)
+        else:
+            self.sections[name] = measured
 
     def judgements(self, name: str) -> list[Judgement]:
         """Return what became of a section's targets."""

@@ -54,7 +54,7 @@ _OURS: Final = {f"{OURS}, {rooms}": rooms for rooms in (_OWN_ROOMS, _ONE_ROOM)}
 
 def run(bench: Bench) -> None:
     """Measure."""
-    seconds = 2.0 if not bench.quick else 1.0
+    seconds = 1.5 if not bench.quick else 0.8
     with Scene(bench.folder, base=bench.sized(1000, 100)) as scene:
         own, one = _OURS
         takers: dict[str, Callable[[float, float], Turn]] = {

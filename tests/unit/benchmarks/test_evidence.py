@@ -19,11 +19,11 @@ def bench(folder: Path, rounds: int = 3) -> Bench:
     return Bench("drain", folder, Progress(disable=True), quick=True, rounds=rounds)
 
 
-def measured(*rounds: float, missing: dict[str, str] | None = None) -> Measured:
+def measured(*rounds: float, missing: dict[str, str] | None = None, commit: str = "abc") -> Measured:
     figures = Figures()
     for value in rounds:
         figures.record("rate", OURS, "rows/s", value, {"transport": "tcp"})
-    return Measured(figures, missing or {}, {"commit": "abc", "command": "python -m benchmarks"}, False, 12)
+    return Measured(figures, missing or {}, {"commit": commit, "command": "python -m benchmarks"}, False, 12)
 
 
 def test_peers_take_turns_and_each_begins_once(tmp_path: Path) -> None:
@@ -64,6 +64,20 @@ def test_a_section_replaces_only_its_own_figures(tmp_path: Path) -> None:
     assert [kept["sections"][name]["figures"][0]["rounds"] for name in ("drain", "growth")] == [[4.0], [1.0, 2.0]]
     assert kept["sections"]["growth"]["figures"][0]["median"] == 1.5
     assert set(kept["targets"]) == set(NAMES)
+
+
+def test_rounds_are_added_to_those_of_the_same_commit_only() -> None:
+    evidence = Evidence({"drain": measured(3.0)})
+    evidence.put("drain", measured(4.0, 5.0, missing={"other": "no Java"}), add=True)
+    kept = evidence.sections["drain"]
+    assert ([each.rounds for each in kept.figures], kept.missing, kept.seconds) == (
+        [[3.0, 4.0, 5.0]], {"other": "no Java"}, 24,
+    )  # fmt: skip
+    evidence.put("drain", measured(6.0, commit="def"), add=True)
+    evidence.put("growth", measured(7.0), add=True)
+    assert [each.figures[0].rounds for each in evidence.sections.values()] == [[6.0], [7.0]]
+    evidence.put("growth", measured(8.0))
+    assert evidence.sections["growth"].figures[0].rounds == [8.0]
 
 
 def test_the_page_keeps_its_prose_and_shows_figures_and_what_is_missing(tmp_path: Path) -> None:
