@@ -33,7 +33,8 @@ class Measured:
 
     def follows(self, earlier: "Measured") -> bool:
         """Whether both measured the same: then their rounds are rounds of one run that had a pause."""
-        commits = {each.provenance.get("commit") for each in (self, earlier)}
+        # The first piece, once it is kept here, makes the working tree dirty for the second.
+        commits = {str(each.provenance.get("commit")).removesuffix("-dirty") for each in (self, earlier)}
         return len(commits) == 1 and self.quick == earlier.quick
 
     def add(self, later: "Measured") -> None:

@@ -68,7 +68,7 @@ def test_a_section_replaces_only_its_own_figures(tmp_path: Path) -> None:
 
 def test_rounds_are_added_to_those_of_the_same_commit_only() -> None:
     evidence = Evidence({"drain": measured(3.0)})
-    evidence.put("drain", measured(4.0, 5.0, missing={"other": "no Java"}), add=True)
+    evidence.put("drain", measured(4.0, 5.0, missing={"other": "no Java"}, commit="abc-dirty"), add=True)
     kept = evidence.sections["drain"]
     assert ([each.rounds for each in kept.figures], kept.missing, kept.seconds) == (
         [[3.0, 4.0, 5.0]], {"other": "no Java"}, 24,
