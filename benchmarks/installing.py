@@ -31,7 +31,14 @@ def npm_peer(name: str, *packages: str) -> Path:
     folder = _FOLDER / name
     if not (stamp := folder / ".installed").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        options = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--prefix", folder]
+        options: list[str | Path] = [
+            "--no-audit",
+            "--no-fund",
+            "--no-package-lock",
+            "--ignore-scripts",
+            "--prefix",
+            folder,
+        ]
         _run([node(), _node_wheel() / "lib/node_modules/npm/bin/npm-cli.js", "install", *options, *packages])
         stamp.touch()
     return folder
