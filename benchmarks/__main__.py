@@ -25,11 +25,20 @@ _ROUNDS: Final = {False: 5, True: 2}
 @click.option("--quick", is_flag=True, help="Small sizes and few rounds: to see that it works.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"[default: {_ROUNDS[False]}; quick: {_ROUNDS[True]}]")
 @click.option("--scale", type=click.FloatRange(0, min_open=True), default=1.0, help="Of the full sizes, such as 0.1.")
+@click.option("--part", default="", help="Only parts whose name has this text, such as 'one-row' of drain.")
 @click.option("--out", type=click.Path(path_type=Path), default=EVIDENCE, help="Where the figures are kept.")
 @click.option("--add", is_flag=True, help="Add the rounds to those that the file keeps of the same commit.")
 @click.option("--draw", is_flag=True, help="Measure nothing: judge and draw again what is kept.")
 def main(
-    names: tuple[str, ...], *, quick: bool, rounds: int | None, scale: float, out: Path, add: bool, draw: bool
+    names: tuple[str, ...],
+    *,
+    quick: bool,
+    rounds: int | None,
+    scale: float,
+    part: str,
+    out: Path,
+    add: bool,
+    draw: bool,
 ) -> None:
     """Measure SECTIONs (all: drain, latency, writers, readers, fanout, growth) side by side with their peers.
 
@@ -39,7 +48,7 @@ def main(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         for name in () if draw else names or NAMES:
-            measured = _measure(name, progress, quick=quick, rounds=rounds or _ROUNDS[quick], scale=scale)
+            measured = _measure(name, progress, quick=quick, rounds=rounds or _ROUNDS[quick], scale=scale, part=part)
             # Saved after each, and read again before: what was measured survives a later section's failure.
             evidence = Evidence.load(out)
             evidence.put(name, measured, add=add)
@@ -52,11 +61,11 @@ def main(
             click.echo(f"{name}: {judged.target.measure} {dict(judged.target.conditions)}: {judged.verdict}")
 
 
-def _measure(name: str, progress: Progress, *, quick: bool, rounds: int, scale: float) -> Measured:
+def _measure(name: str, progress: Progress, *, quick: bool, rounds: int, scale: float, part: str) -> Measured:
     told = provenance()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"cdc-counter-bench-{name}-") as folder:
-        bench = Bench(name, Path(folder), progress, quick=quick, rounds=rounds, scale=scale)
+        bench = Bench(name, Path(folder), progress, quick=quick, rounds=rounds, scale=scale, part=part)
         section(name).run(bench)
     told["versions"] |= bench.versions
     return Measured(bench.figures, bench.missing, told, quick, time.monotonic() - began)

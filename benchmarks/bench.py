@@ -16,13 +16,22 @@ class Bench:
     """One section's run. Sizes are the section's own: it asks `sized` which of them to take."""
 
     def __init__(
-        self, section: str, folder: Path, progress: Progress, *, quick: bool, rounds: int, scale: float = 1.0
+        self,
+        section: str,
+        folder: Path,
+        progress: Progress,
+        *,
+        quick: bool,
+        rounds: int,
+        scale: float = 1.0,
+        part: str = "",
     ) -> None:
         self.section = section
         self.folder = folder
         self.quick = quick
         self.rounds = rounds
         self._scale = scale
+        self._part = part
         self.figures = Figures()
         self.missing: dict[str, str] = {}
         self.versions: dict[str, str] = {}
@@ -31,6 +40,10 @@ class Bench:
     def sized(self, full: int, quick: int) -> int:
         """Return the size of what is measured in this run: scaled, where a full run is."""
         return quick if self.quick else max(1, round(full * self._scale))
+
+    def wants(self, part: str) -> bool:
+        """Whether this part of the section is to be measured: all are, unless some were named."""
+        return self._part in part
 
     def record(self, measure: str, peer: str, unit: str, value: float, **conditions: Condition) -> None:
         """Keep one round's value; the conditions are part of what the figure is."""

@@ -50,9 +50,10 @@ by = "bucket"
 
 def run(bench: Bench) -> None:
     """Measure each way to grow on servers of its own."""
-    for measure in (_keys, _counters, _hour_down, _rows, _open_transaction):
-        with Stage(bench.folder) as stage:
-            measure(bench, stage)
+    for part, measure in _PARTS.items():
+        if bench.wants(part):
+            with Stage(bench.folder) as stage:
+                measure(bench, stage)
 
 
 def _keys(bench: Bench, stage: Stage) -> None:
@@ -226,6 +227,15 @@ def _write(stage: Stage, commits: int) -> None:
         writer.start()
     for writer in writers:
         writer.join()
+
+
+_PARTS: Final = {
+    "keys": _keys,
+    "counters": _counters,
+    "an hour down": _hour_down,
+    "rows": _rows,
+    "open transaction": _open_transaction,
+}
 
 
 def charts(figures: Figures) -> Sequence[Chart]:

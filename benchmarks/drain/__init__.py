@@ -45,7 +45,7 @@ Readers = Mapping[str, Callable[[], float]]
 def run(bench: Bench) -> None:
     """Measure every shape over both transports, then the losses."""
     changes = bench.sized(1_000_000, 20_000)
-    for shape in SHAPES:
+    for shape in filter(lambda shape: bench.wants(shape.name), SHAPES):
         # Writing is not measured here.
         with Stage(bench.folder, {"synchronous_commit": "off"}) as stage:
             backlog = Backlog(stage, shape, changes)
@@ -54,8 +54,9 @@ def run(bench: Bench) -> None:
                 bench.compare(shape.name, "rows/s", compared, transport=transport, changes=changes)
             if shape is ONE_ROW:
                 _measure_others(bench, backlog)
-    with Stage(bench.folder) as stage:
-        measure_losses(bench, stage)
+    if bench.wants("losses"):
+        with Stage(bench.folder) as stage:
+            measure_losses(bench, stage)
 
 
 def _fast(backlog: Backlog, transport: str) -> Readers:

@@ -115,3 +115,10 @@ def test_a_line_over_many_powers_of_ten_is_drawn_by_powers() -> None:
     root = ET.fromstring(drawn)  # noqa: S314 - our own text
     places = [float(dot.get("cx", "0")) for dot in root.findall(".//{*}circle")]
     assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
+
+
+def test_a_part_is_wanted_by_some_text_of_its_name(tmp_path: Path) -> None:
+    run = Bench("drain", tmp_path, Progress(disable=True), quick=True, rounds=1, part="one-row")
+    assert run.wants("one-row transactions")
+    assert not run.wants("losses")
+    assert bench(tmp_path).wants("losses")
