@@ -23,7 +23,7 @@ from benchmarks.drain.polling import BY_DELETING, BY_ID, BY_TRANSACTION, poll_un
 from benchmarks.figures import OURS, Condition
 from benchmarks.stage import Stage
 
-_SCHEMA: Final = """
+SCHEMA: Final = """
 CREATE TABLE events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, bucket text NOT NULL, amount int NOT NULL DEFAULT 1,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id()
@@ -97,7 +97,7 @@ class Probes:
 def measure_losses(bench: Bench, stage: Stage) -> None:
     """Measure every reader under every weather, all of them at the same time."""
     seconds = bench.sized(15, 4)
-    stage.sql(_SCHEMA)
+    stage.sql(SCHEMA)
     stage.configure(_COUNTER)
     stage.run("init")
     with stage.daemon() as daemon:
