@@ -16,7 +16,7 @@ from benchmarks.sections import NAMES, section
 
 EVIDENCE: Final = ROOT / "docs/evidence/bench.json"
 PAGE: Final = ROOT / "docs/performance.md"
-_ROUNDS: Final = {False: 5, True: 2}
+_ROUNDS: Final = {False: 3, True: 2}
 """By whether it is quick."""
 
 
