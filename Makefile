@@ -47,7 +47,7 @@ format: $(VENV)/.installed-test ## Bring the code into the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what the targets above made
-	rm -rf $(VENV) tests/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) benchmarks/.peers tests/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Stamps: an install is repeated when what it was made from has changed.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml

@@ -54,8 +54,9 @@ class Bench:
         self.missing.setdefault(peer, " ".join(str(reason).split()))
 
     def note_version(self, peer: str, what: str) -> None:
-        """Keep what a peer was measured as, such as "Node 22.1, pg-logical-replication 2.5.0"."""
-        self.versions[peer] = what
+        """Keep what a peer was measured as, such as "2.5.0"; nothing where it is not installed."""
+        if what:
+            self.versions[peer] = what
 
     def turns(self, what: str, peers: Sequence[str], rounds: int | None = None) -> Iterator[str]:
         """Give every peer its turn in every round; who begins changes from round to round.

