@@ -92,7 +92,7 @@ def run(bench: Bench) -> None:
 
 
 def _measure(bench: Bench, stage: Stage, rows: int, viewers: int, changes: int) -> None:
-    seconds = 3 if bench.quick else 5
+    seconds = 2 if bench.quick else 5
     peers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         COUNT: partial(_count, bench, stage, viewers, seconds),
         HTTP: partial(_http, stage, viewers, seconds),
@@ -101,7 +101,7 @@ def _measure(bench: Bench, stage: Stage, rows: int, viewers: int, changes: int) 
         # Once is enough: to the database it is the same, nothing.
         peers[HASH] = partial(_hgetall, stage, viewers, seconds)
     what = f"{rows:,} rows, {viewers} viewers, {changes} changes/s"
-    for peer in bench.turns(what, list(peers), rounds=min(bench.rounds, 2)):
+    for peer in bench.turns(what, list(peers), rounds=1 if bench.quick else min(bench.rounds, 2)):
         counted = peer != COUNT
         conditions = {"rows": rows, "viewers": viewers, "changes_per_second": changes}
         with _keeping(stage, wanted=counted) as pids, _writing(bench, stage, counted, rows, changes, seconds):

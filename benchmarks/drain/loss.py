@@ -102,7 +102,7 @@ def measure_losses(bench: Bench, stage: Stage) -> None:
     stage.run("init")
     with stage.daemon() as daemon:
         daemon.start().wait_ready()
-        for name in bench.turns("losses", [weather.name for weather in WEATHERS]):
+        for name in bench.turns("losses", [weather.name for weather in WEATHERS], rounds=1 if bench.quick else None):
             weather = next(each for each in WEATHERS if each.name == name)
             stage.sql("TRUNCATE events, queue")
             stage.wait_applied()
