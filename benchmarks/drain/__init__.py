@@ -40,6 +40,10 @@ _SLOW_SHARE: Final = 10
 
 _SLOWEST_SHARE: Final = 200
 
+_OTHERS: Final = "other clients"
+_PARTS: Final = ("tcp", "unix", _OTHERS)
+"""Of a shape; the other clients read one of them, over TCP."""
+
 Readers = Mapping[str, Callable[[], float]]
 
 
@@ -47,16 +51,18 @@ def run(bench: Bench) -> None:
     """Measure every shape over both transports, then the losses."""
     changes = bench.sized(1_000_000, 20_000)
     for shape in (ONE_ROW, MANY_KEYS) if bench.quick else SHAPES:
-        if not bench.wants(shape.name):
+        parts = {part: f"{shape.name}, {part}" for part in _PARTS if shape is ONE_ROW or part != _OTHERS}
+        wanted = [part for part, name in parts.items() if bench.wants(name)]
+        if not wanted:
             continue
         # Writing is not measured here.
         with Stage(bench.folder, {"synchronous_commit": "off"}) as stage:
             backlog = Backlog(stage, shape, changes)
-            for transport in ("tcp", "unix"):
-                compared = _fast(backlog, transport)
-                bench.compare(shape.name, "rows/s", compared, transport=transport, changes=changes)
-            if shape is ONE_ROW:
-                _measure_others(bench, backlog)
+            for part in wanted:
+                if part == _OTHERS:
+                    _measure_others(bench, backlog)
+                else:
+                    bench.compare(shape.name, "rows/s", _fast(backlog, part), transport=part, changes=changes)
     if bench.wants("losses"):
         with Stage(bench.folder) as stage:
             measure_losses(bench, stage)
