@@ -49,7 +49,7 @@ _WRITERS: Final = 40
 """Enough for 25 of 500 transactions a second to stay open for half a second each."""
 
 _PROBE_SECONDS: Final = 0.05
-_LATE: Final = 15.0
+_LATE: Final = 8.0
 """Seconds after which a probe that does not show is lost: far more than any reader was ever late."""
 
 READERS: Final[Mapping[str, tuple[str, float]]] = MappingProxyType(
@@ -199,22 +199,12 @@ def _pollers(stage: Stage, keys: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _writers(bench: Bench, stage: Stage, weather: Weather, seconds: float) -> Iterator[None]:
-    """Run pgbench for so many seconds, and the unrelated transactions until the block's end."""
-    pgbench = [str(stage.postgres.bin_dir / "pgbench"), "--no-vacuum", "--time", f"{seconds:.0f}"]
-    running = []
-    for name, script, weight in (("short", _SHORT, 100 - weather.held), ("held", _HELD, weather.held)):
-        (bench.folder / f"{name}.sql").write_text(script + "\n", encoding="utf-8")
-        if weight:
-            pgbench += ["--file", f"{bench.folder / name}.sql@{weight}"]
-    pgbench += ["--client", str(_WRITERS), "--jobs", "2", "--rate", str(_RATE), stage.dsn]
-    running.append(subprocess.Popen(pgbench, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+    """Let pgbench write for so many seconds; the block ends when it has ended."""
+    scripts = {"short": (_SHORT, 100 - weather.held), "held": (_HELD, weather.held)}
+    running = [_pgbench(bench, stage, scripts, seconds, "--client", str(_WRITERS), "--jobs", "2", "--rate", str(_RATE))]
     if weather.unrelated:
-        script = f"BEGIN;\nINSERT INTO unrelated VALUES ('x');\n\\sleep {weather.unrelated:.0f} s\nCOMMIT;\n"
-        (bench.folder / "unrelated.sql").write_text(script, encoding="utf-8")
-        command = [pgbench[0], "--no-vacuum", "--time", f"{seconds:.0f}", "--file", f"{bench.folder}/unrelated.sql"]
-        running.append(
-            subprocess.Popen([*command, stage.dsn], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        )
+        unrelated = f"BEGIN;\nINSERT INTO unrelated VALUES ('x');\n\\sleep {weather.unrelated:.0f} s\nCOMMIT;"
+        running.append(_pgbench(bench, stage, {"unrelated": (unrelated, 1)}, seconds))
     try:
         yield
         for process in running:
@@ -224,3 +214,15 @@ def _writers(bench: Bench, stage: Stage, weather: Weather, seconds: float) -> It
     finally:
         for process in running:
             process.kill()
+
+
+def _pgbench(
+    bench: Bench, stage: Stage, scripts: Mapping[str, tuple[str, int]], seconds: float, *options: str
+) -> "subprocess.Popen[str]":
+    """Start pgbench with scripts and their weights."""
+    command = [str(stage.postgres.bin_dir / "pgbench"), "--no-vacuum", "--time", f"{seconds:.0f}", *options]
+    for name, (script, weight) in scripts.items():
+        file = bench.folder / f"{name}.sql"
+        file.write_text(f"{script}\n", encoding="utf-8")
+        command += ["--file", f"{file}@{weight}"] if weight else []
+    return subprocess.Popen([*command, stage.dsn], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
