@@ -88,6 +88,8 @@ _ENTRANTS: Final = (
 def run(bench: Bench) -> None:
     """Measure."""
     for clients in (1000,) if bench.quick else _SECONDS:
+        if not bench.wants(f"{clients}-clients"):
+            continue
         with ExitStack() as stack:
             drivers: dict[str, Driver] = {}
             for entrant in _ENTRANTS:

@@ -65,6 +65,8 @@ def run(bench: Bench) -> None:
             RECOUNT: partial(turns.peer, scene, scene.notified, NOTIFIED),
         }
         for rate in (1000,) if bench.quick else (100, 1000, 3000):
+            if not bench.wants(f"{rate}-per-second"):
+                continue
             for taker in bench.turns(f"{rate:,} commits per second", list(takers)):
                 _record(bench, taker, rate, takers[taker](rate, seconds))
 

@@ -41,9 +41,12 @@ def run(bench: Bench) -> None:
     rows = bench.sized(100_000, 10_000)
     with Stage(bench.folder) as stage:
         make(stage, rows)
-        one_row.measure(bench, stage.dsn)
-        bulk.measure(bench, stage.dsn)
-        throughput.measure(bench, stage.postgres, rows)
+        if bench.wants("one-row"):
+            one_row.measure(bench, stage.dsn)
+        if bench.wants("bulk"):
+            bulk.measure(bench, stage.dsn)
+        if bench.wants("throughput"):
+            throughput.measure(bench, stage.postgres, rows)
 
 
 def charts(figures: Figures) -> Sequence[Chart]:
