@@ -17,6 +17,7 @@ from benchmarks.fanout.contenders import (
     EMIT,
     NODE,
     SHORTEST_TICK,
+    SOCKETIO,
     TRANSPORTS,
     Contender,
     node_peer,
@@ -26,6 +27,7 @@ from benchmarks.fanout.contenders import (
 from benchmarks.fanout.driving import Driver
 from benchmarks.fanout.servers.waves import COUNTERS, ONE, SPREAD
 from benchmarks.figures import OURS, Condition, Figures
+from benchmarks.installing import npm_version_of
 from benchmarks.stage import memory
 from benchmarks.targets import Target
 
@@ -98,6 +100,7 @@ def run(bench: Bench) -> None:
                 except PeerMissingError as error:
                     bench.note_missing(entrant.peer, error)
             _measure(bench, drivers, clients)
+    bench.note_version(NODE, npm_version_of(SOCKETIO, SOCKETIO))
 
 
 def charts(figures: Figures) -> Sequence[Chart]:

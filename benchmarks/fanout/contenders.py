@@ -40,7 +40,8 @@ SHORTEST_TICK: Final = 1
 """Milliseconds of conflation. The shortest one shows what a process can send; the default one what it is to send."""
 
 _SERVERS: Final = Path(__file__).with_name("servers")
-_SOCKETIO: Final = "socket.io@4"
+SOCKETIO: Final = "socket.io"
+"""The npm package."""
 _START_SECONDS: Final = 30.0
 
 
@@ -152,7 +153,7 @@ def python_peer(_folder: Path, rooms: int, *, module: str, socketio: bool) -> It
 @contextmanager
 def node_peer(_folder: Path, rooms: int) -> Iterator[Contender]:
     """Run Node's. Raises PeerMissingError."""
-    folder = npm_peer("socket.io", _SOCKETIO)
+    folder = npm_peer(SOCKETIO, f"{SOCKETIO}@4")
     with Program([str(node()), str(_SERVERS / "socketio.mjs"), str(folder), str(rooms)]) as program:
         yield Peer(program, socketio=True)
 
