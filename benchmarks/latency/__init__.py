@@ -58,9 +58,9 @@ def run(bench: Bench) -> None:
     with Scene(bench.folder, base=bench.sized(1000, 100)) as scene:
         own, one = _OURS
         takers: dict[str, Callable[[float, float], Turn]] = {
-            own: partial(turns.ours, scene, scene.in_own_rooms),
+            own: partial(turns.ours, scene, in_one_room=False),
             FLOOR: partial(turns.peer, scene, scene.floor, RECEIVED),
-            one: partial(turns.ours, scene, scene.in_one_room),
+            one: partial(turns.ours, scene, in_one_room=True),
             POLLING: partial(turns.peer, scene, scene.polling, POLLED),
             RECOUNT: partial(turns.peer, scene, scene.notified, NOTIFIED),
         }

@@ -4,7 +4,6 @@ Each peer has a table of its own, alike, in a database without our triggers. Wha
 """
 
 import json
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
@@ -112,6 +111,12 @@ class Scene:
         self._writers.ask(task.to_json())
         return [Commit(*each) for each in json.loads(file.read_text(encoding="utf-8"))]
 
+    def crowd(self, *, in_one_room: bool) -> Crowd:
+        """Return clients to be connected, as many as there are rooms: each in its own, or all in one."""
+        own: list[tuple[str, str | None]] = [(_BY_ROOM, str(room)) for room in range(ROOMS)]
+        rooms = [(_EVERYWHERE, None)] * ROOMS if in_one_room else own
+        return Crowd(Plan(self.stage.port, progress="", rooms=[[room] for room in rooms]), self._folder)
+
     def _build(self) -> None:
         enter = self._stack.enter_context
         enter(self.stage)
@@ -131,16 +136,8 @@ class Scene:
         self.floor = self._watching(Watch(folder, "floor", peers, "floor", "floor", self._base))
         self.polling = self._watching(Watch(folder, "recounting", peers, POLLED, "polling"))
         self.notified = self._watching(Watch(folder, "recounting", peers, NOTIFIED, "notified"))
-        self.in_own_rooms = self._crowd([(_BY_ROOM, str(room)) for room in range(ROOMS)], "own")
-        self.in_one_room = self._crowd([(_EVERYWHERE, None)] * ROOMS, "one")
         self._writers = enter(Program.module("benchmarks.latency.writing"))
 
     def _watching(self, watch: Watch) -> Watch:
         self._stack.enter_context(watch.program)
         return watch
-
-    def _crowd(self, rooms: Sequence[tuple[str, str | None]], name: str) -> Crowd:
-        folder = self._folder / name
-        folder.mkdir()
-        plan = Plan(self.stage.port, progress="", rooms=[[room] for room in rooms])
-        return self._stack.enter_context(Crowd(plan, folder))

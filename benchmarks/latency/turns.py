@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.crowd.watching import Crowd
 from benchmarks.latency.scene import MESSAGES, Scene, Watch
 from benchmarks.latency.sightings import Commit, Sighting, delays
 
@@ -27,17 +26,19 @@ class Turn:
     delays: Mapping[str, Sequence[float]]
 
 
-def ours(scene: Scene, crowd: Crowd, rate: float, seconds: float) -> Turn:
-    """Watch Redis, HTTP and the clients."""
-    for watch in (scene.feed, scene.http):
-        watch.begin()
-    crowd.begin(whole=True)
-    commits = _written(scene, MESSAGES, rate, seconds)
-    crowd.end()
+def ours(scene: Scene, rate: float, seconds: float, *, in_one_room: bool) -> Turn:
+    """Watch Redis, HTTP and the clients, who are connected for this turn only."""
+    with scene.crowd(in_one_room=in_one_room) as crowd:
+        for watch in (scene.feed, scene.http):
+            watch.begin()
+        crowd.begin(whole=True)
+        commits = _written(scene, MESSAGES, rate, seconds)
+        crowd.end()
+        events = crowd.whole()
     in_redis, over_http = scene.feed.end(), scene.http.end()
     probed = {(each.room, each.number) for each in over_http}
     asked = [each for each in commits if (each.room, each.number) in probed]
-    clients = _by_client(crowd.whole())
+    clients = _by_client(events)
     waited = [delay for client, seen in clients.items() for delay in delays(_seen_by(commits, seen), seen)]
     return Turn(_reached(commits), {REDIS: delays(commits, in_redis), HTTP: delays(asked, over_http), CLIENT: waited})
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import psycopg
 from psycopg import pq
@@ -67,11 +67,6 @@ class Writers:
         self._numbers = [task.base] * task.rooms
         self._room = 0
 
-    @classmethod
-    def of(cls, known: dict[tuple[str, str], Self], task: Task) -> Self:
-        """Return those that are connected to the task's table already, or new ones."""
-        return known.setdefault((task.dsn, task.table), known.get((task.dsn, task.table)) or cls(task))
-
     def run(self, task: Task) -> list[Commit]:
         """Do it."""
         probes = None
@@ -108,11 +103,13 @@ class Writers:
 
 def main() -> None:
     """Obey."""
-    known: dict[tuple[str, str], Writers] = {}
+    known: dict[str, Writers] = {}
     _say("ready")
     for line in sys.stdin:
         task = Task(**json.loads(line))
-        commits = Writers.of(known, task).run(task)
+        if task.table not in known:
+            known[task.table] = Writers(task)
+        commits = known[task.table].run(task)
         Path(task.file).write_text(json.dumps(commits), encoding="utf-8")
         _say("written")
 
