@@ -24,6 +24,7 @@ RECOUNT: Final = "LISTEN/NOTIFY and a recount"
 
 MEDIAN: Final = "commit to {}, median"
 LATEST: Final = "commit to {}, 99th percentile"
+SHARE: Final = "share of a core that {} used"
 REACHED: Final = "commits per second reached"
 
 _OWN_ROOMS: Final = f"{ROOMS} clients, one each"
@@ -88,6 +89,8 @@ def _record(bench: Bench, taker: str, rate: int, turn: Turn) -> None:
     if rooms is not None:
         conditions["rooms"] = rooms
     bench.record(REACHED, peer, "1/s", turn.rate, **conditions)
+    for who, share in turn.shares.items():
+        bench.record(SHARE.format(who), peer, "", share, **conditions)
     for who, waited in turn.delays.items():
         bench.record(MEDIAN.format(who), peer, "ms", 1000 * percentile(waited, 0.5), **conditions)
         bench.record(LATEST.format(who), peer, "ms", 1000 * percentile(waited, 0.99), **conditions)

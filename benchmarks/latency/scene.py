@@ -17,7 +17,7 @@ from benchmarks.latency.sightings import Commit, Sighting
 from benchmarks.latency.task import Task
 from benchmarks.pipes import Program
 from benchmarks.sql import blocks, run
-from benchmarks.stage import Stage
+from benchmarks.stage import Stage, cpu_seconds, server_cpu_seconds
 
 ROOMS: Final = 100
 
@@ -111,6 +111,14 @@ class Scene:
         self._writers.ask(task.to_json())
         return [Commit(*each) for each in json.loads(file.read_text(encoding="utf-8"))]
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return what everybody who serves our commits has used so far."""
+        return {
+            "daemon": cpu_seconds(self._daemon.process.pid),
+            "Redis": cpu_seconds(self.stage.redis.pid),
+            "PostgreSQL": server_cpu_seconds(self.stage.postgres.pid),
+        }
+
     def crowd(self, *, in_one_room: bool) -> Crowd:
         """Return clients to be connected, as many as there are rooms: each in its own, or all in one."""
         own: list[tuple[str, str | None]] = [(_BY_ROOM, str(room)) for room in range(ROOMS)]
@@ -128,7 +136,7 @@ class Scene:
                     make_table(connection, table, self._base)
         self.stage.configure(_COUNTERS)
         self.stage.run("init")
-        enter(self.stage.daemon()).start().wait_ready()
+        self._daemon = enter(self.stage.daemon()).start().wait_ready()
         self._probes = self._folder / "probes"
         peers, folder, port = self._peers_dsn, self._folder, self.stage.port
         self.feed = self._watching(Watch(folder, "feed", self.stage.redis.port, _BY_ROOM))

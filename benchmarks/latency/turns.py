@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks.latency.scene import MESSAGES, Scene, Watch
@@ -20,10 +20,11 @@ OBSERVER: Final = "observer"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What came of it: commits per second that really returned, and delays by who waited."""
+    """What came of it: commits per second that really returned, delays by who waited, CPU by who served them."""
 
     rate: float
     delays: Mapping[str, Sequence[float]]
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 def ours(scene: Scene, rate: float, seconds: float, *, in_one_room: bool) -> Turn:
@@ -32,7 +33,10 @@ def ours(scene: Scene, rate: float, seconds: float, *, in_one_room: bool) -> Tur
         for watch in (scene.feed, scene.http):
             watch.begin()
         crowd.begin(whole=True)
+        before, began = scene.cpu_seconds(), time.monotonic()
         commits = _written(scene, MESSAGES, rate, seconds)
+        used = {who: after - before[who] for who, after in scene.cpu_seconds().items()}
+        shares = {who: each / (time.monotonic() - began - _LINGER_SECONDS) for who, each in used.items()}
         crowd.end()
         events = crowd.whole()
     in_redis, over_http = scene.feed.end(), scene.http.end()
@@ -40,7 +44,8 @@ def ours(scene: Scene, rate: float, seconds: float, *, in_one_room: bool) -> Tur
     asked = [each for each in commits if (each.room, each.number) in probed]
     clients = _by_client(events)
     waited = [delay for client, seen in clients.items() for delay in delays(_seen_by(commits, seen), seen)]
-    return Turn(_reached(commits), {REDIS: delays(commits, in_redis), HTTP: delays(asked, over_http), CLIENT: waited})
+    found = {REDIS: delays(commits, in_redis), HTTP: delays(asked, over_http), CLIENT: waited}
+    return Turn(_reached(commits), found, shares)
 
 
 def peer(scene: Scene, watch: Watch, table: str, rate: float, seconds: float) -> Turn:
