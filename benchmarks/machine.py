@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +23,16 @@ def provenance() -> dict[str, Any]:
     return {
         "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks", *without_out(sys.argv[1:])]),
         "machine": _machine(),
         "versions": _versions(),
     }
+
+
+def without_out(words: Sequence[str]) -> list[str]:
+    """Leave out where the figures are kept: that says nothing of them."""
+    at = words.index("--out") if "--out" in words else len(words)
+    return [*words[:at], *words[at + 2 :]]
 
 
 def _machine() -> dict[str, Any]:

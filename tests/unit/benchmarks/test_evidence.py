@@ -11,6 +11,7 @@ from benchmarks.bench import Bench, PeerMissingError
 from benchmarks.chart import Bars, Lines
 from benchmarks.evidence import Evidence, Measured
 from benchmarks.figures import OURS, Figures, Spread
+from benchmarks.machine import without_out
 from benchmarks.page import write_page
 from benchmarks.sections import NAMES, section
 
@@ -78,6 +79,11 @@ def test_rounds_are_added_to_those_of_the_same_commit_only() -> None:
     assert [each.figures[0].rounds for each in evidence.sections.values()] == [[6.0], [7.0]]
     evidence.put("growth", measured(8.0))
     assert evidence.sections["growth"].figures[0].rounds == [8.0]
+
+
+def test_a_command_is_kept_without_the_place_of_its_file() -> None:
+    assert without_out(["drain", "--out", "build/bench.json", "--add"]) == ["drain", "--add"]
+    assert without_out(["drain", "--quick"]) == ["drain", "--quick"]
 
 
 def test_the_page_keeps_its_prose_and_shows_figures_and_what_is_missing(tmp_path: Path) -> None:
