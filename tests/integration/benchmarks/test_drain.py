@@ -13,6 +13,8 @@ from benchmarks.drain.loss import SCHEMA
 from benchmarks.drain.polling import BY_DELETING, BY_ID, BY_TRANSACTION, Poller
 from benchmarks.stage import Stage
 
+pytestmark = pytest.mark.programme
+
 ROWS = 3_000
 
 

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.crowd.plan import Plan
 from benchmarks.crowd.watching import Crowd
 from benchmarks.fanout.contenders import DEFAULT_TICK, ours
 from benchmarks.fanout.driving import Driver
 from benchmarks.fanout.servers.waves import COUNTERS, ONE, SPREAD
+
+pytestmark = pytest.mark.programme
 
 
 def test_every_client_sees_every_wave(tmp_path: Path) -> None:

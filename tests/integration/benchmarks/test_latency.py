@@ -14,6 +14,8 @@ from benchmarks.latency.task import Task
 from benchmarks.latency.writing import Writers
 from tests.rig.eventually import eventually_sync
 
+pytestmark = pytest.mark.programme
+
 BASE = 2
 
 Open = Callable[[str], Observer]

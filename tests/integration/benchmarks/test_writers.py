@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks.writers.tables import COUNTER, ROWS, Competitor, make_by_hand
 
+pytestmark = pytest.mark.programme
+
 _HONEST = """
 SELECT 'by_status', account_id::text, status, count(*) FROM {table} WHERE id > 100 GROUP BY 1, 2, 3
 UNION ALL
