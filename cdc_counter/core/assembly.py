@@ -5,6 +5,7 @@ A row whose recorded transaction is not the one that carries it was copied or re
 a second time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -73,6 +74,29 @@ class Assembly:
             case _:
                 assert_never(message)
 
+    def whole(
+        self,
+        commit_lsn: int,
+        commit_time: float,
+        xid_low: int,
+        relation_oid: int,
+        values: Sequence[bytes | None],
+        end_lsn: int,
+    ) -> bool:
+        """Take a transaction of one row; False, and nothing is changed, where it has to be fed message by message."""
+        shape = self._shapes.get(relation_oid)
+        if shape is None or len(values) != shape.width or self._begin is not None or end_lsn <= commit_lsn:
+            return False
+        xid_text, deltas = values[shape.xid], values[shape.deltas]
+        if xid_text is None or deltas is None or not _is_xid(xid_text):
+            return False
+        xid, end = int(xid_text), Lsn(end_lsn)
+        if xid & XID_LOW != xid_low or not self._batcher.whole(Lsn(commit_lsn), commit_time, xid, deltas, end):
+            return False
+        self._near = xid
+        self.received = max(self.received, end)
+        return True
+
     def idle(self, wal_end: Lsn) -> None:
         """Take a keepalive's position."""
         if self._begin is None:
@@ -89,7 +113,7 @@ class Assembly:
         if len(row.values) != shape.width:
             raise ProtocolError(f"outbox row has {len(row.values)} columns instead of {shape.width}")
         xid_text, deltas = row.values[shape.xid], row.values[shape.deltas]
-        if xid_text is None or deltas is None or not xid_text.isdigit() or len(xid_text) > _XID_DIGITS:
+        if xid_text is None or deltas is None or not _is_xid(xid_text):
             shown = "NULL" if xid_text is None else repr(xid_text[:80])
             raise ProtocolError(f"outbox row in transaction {begin.xid} has xid {shown} or no deltas")
         xid = int(xid_text)
@@ -147,3 +171,7 @@ class Assembly:
             f"the publication sends rows of {name}, not only of {'.'.join(self._table)}",
             hint="remove the other tables from the publication, and set publish_via_partition_root = true",
         )
+
+
+def _is_xid(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= _XID_DIGITS

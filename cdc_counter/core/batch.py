@@ -138,8 +138,23 @@ class Batcher:
                 f"transaction {current.xid} has {current.rows} rows, {current.skip_rows} were applied"
             )
         self._open = None
-        current.end_lsn = end_lsn
         self._resume = None
+        self._wait(current, end_lsn)
+
+    def whole(self, commit_lsn: Lsn, commit_time: float, xid: int, text: bytes, end_lsn: Lsn) -> bool:
+        """Add a transaction of one row; `xid` has 64 bits. False where it has to be begun, and so on, as any other."""
+        if self._open is not None or self._skipping or self._resume is not None:
+            return False
+        if commit_lsn < self._start.lsn or end_lsn <= self._last_lsn:
+            return False
+        current = _Transaction(commit_lsn, commit_time, rows=1, xid=xid)
+        current.fold.add_row(text)
+        self._held_cost += current.fold.cost
+        self._wait(current, end_lsn)
+        return True
+
+    def _wait(self, current: _Transaction, end_lsn: Lsn) -> None:
+        current.end_lsn = end_lsn
         cost = current.fold.cost
         if current.in_parts or self._waiting_cost + cost > self._max_cost:
             self._close_waiting()

@@ -22,6 +22,9 @@ _LENGTH: Final = struct.Struct("!i")
 _TRUNCATE: Final = struct.Struct("!IB")
 _MESSAGE: Final = struct.Struct("!BQ")
 
+_TEXT: Final = ord("t")
+_NULL: Final = ord("n")
+
 
 @dataclass(frozen=True, slots=True)
 class Begin:
@@ -88,7 +91,8 @@ def parse_message(data: bytes) -> Message:
     try:
         match tag:
             case b"I":
-                return _insert(data)
+                oid, values = parse_insert(data)
+                return Insert(oid, tuple(values))
             case b"B":
                 commit_lsn, time, xid = _exactly(_BEGIN, data, "Begin")
                 return Begin(Lsn(commit_lsn), postgres_to_unix(time), xid)
@@ -113,30 +117,39 @@ def _exactly(layout: struct.Struct, data: bytes, message: str) -> tuple[int, ...
     return layout.unpack_from(data, 1)
 
 
-def _insert(data: bytes) -> Insert:
-    oid, kind, count = _INSERT.unpack_from(data, 1)
-    if kind != b"N":
-        raise ProtocolError(f"pgoutput Insert: tuple kind {kind!r} instead of b'N'")
-    at = 1 + _INSERT.size
-    values: list[bytes | None] = []
-    for column in range(count):
-        status = data[at : at + 1]
-        at += 1
-        if status == b"t":
-            (length,) = _LENGTH.unpack_from(data, at)
-            at += _LENGTH.size
-            if length < 0 or at + length > len(data):
+def parse_insert(data: bytes, at: int = 0) -> tuple[int, list[bytes | None]]:
+    """Read an Insert that starts at `at` and ends with `data`: the relation's OID and the values, None for NULL.
+
+    Raises ProtocolError.
+    """
+    try:
+        oid, kind, count = _INSERT.unpack_from(data, at + 1)
+        if kind != b"N":
+            raise ProtocolError(f"pgoutput Insert: tuple kind {kind!r} instead of b'N'")
+        at += 1 + _INSERT.size
+        values: list[bytes | None] = []
+        for column in range(count):
+            status = data[at]
+            at += 1
+            if status == _TEXT:
+                (length,) = _LENGTH.unpack_from(data, at)
+                at += 4
+                if length < 0 or at + length > len(data):
+                    raise ProtocolError(
+                        f"pgoutput Insert: column {column} claims {length} bytes, {len(data) - at} are left"
+                    )
+                values.append(data[at : at + length])
+                at += length
+            elif status == _NULL:
+                values.append(None)
+            else:
                 raise ProtocolError(
-                    f"pgoutput Insert: column {column} claims {length} bytes, {len(data) - at} are left"
+                    f"pgoutput Insert: column {column} has status {bytes([status])!r} instead of b't' or b'n'"
                 )
-            values.append(data[at : at + length])
-            at += length
-        elif status == b"n":
-            values.append(None)
-        else:
-            raise ProtocolError(f"pgoutput Insert: column {column} has status {status!r} instead of b't' or b'n'")
+    except (struct.error, IndexError) as error:
+        raise ProtocolError(f"pgoutput Insert of {len(data)} bytes: {error}") from error
     _ends(data, at, "Insert")
-    return Insert(oid, tuple(values))
+    return oid, values
 
 
 def _relation(data: bytes) -> Relation:

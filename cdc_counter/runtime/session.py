@@ -12,10 +12,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from cdc_counter import failpoints
+from cdc_counter.core import intake
 from cdc_counter.core.assembly import Assembly
 from cdc_counter.core.batch import Batcher
-from cdc_counter.core.frames import PrimaryKeepalive, StandbyStatusUpdate, parse_frame
-from cdc_counter.core.pgoutput import parse_message
+from cdc_counter.core.frames import StandbyStatusUpdate
 from cdc_counter.core.progress import Progress
 from cdc_counter.errors import CdcCounterError, UnreachableError
 from cdc_counter.failpoints import Failpoint
@@ -147,15 +147,10 @@ class Session:
                 await self._room.wait()
             payloads = await self._stream.read(_READ_LIMIT)
             self._heard_at = time.monotonic()
-            for payload in payloads:
-                frame = parse_frame(payload)
-                if isinstance(frame, PrimaryKeepalive):
-                    self._assembly.idle(frame.wal_end)
-                    if frame.reply_requested:
-                        self._reply.set()
-                else:
-                    self._assembly.feed(parse_message(frame.payload))
-            self._server_clock = (frame.sent_at, self._heard_at)
+            heard = intake.take(payloads, self._assembly)
+            if heard.reply_requested:
+                self._reply.set()
+            self._server_clock = (heard.sent_at, self._heard_at)
             self._note_foreign_rows()
             self._note_strange_notices()
             self.progress.receive(self._assembly.received)
