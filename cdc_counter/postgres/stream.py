@@ -20,6 +20,7 @@ from cdc_counter.core.lsn import Lsn
 from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError, UnreachableError
 from cdc_counter.postgres.connection import translated_errors
 from cdc_counter.postgres.facts import server_facts
+from cdc_counter.postgres.flow import Flow
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class ReplicationStream:
         self._publication = publication
         self._outbox = outbox
         self._rows_dropped: str | None = None
+        self._flow = Flow(connection.pgconn.socket)
         connection.add_notice_handler(self._on_notice)
 
     @classmethod
@@ -84,24 +86,38 @@ class ReplicationStream:
         """
         payloads: list[bytes] = []
         size = 0
-        get = self._pgconn.get_copy_data
         with translated_errors("streaming"):
             while True:
-                while size < limit:
-                    count, data = get(1)
-                    if count > 0:
-                        payloads.append(bytes(data))
-                        size += count
-                    elif count == 0:
-                        break
-                    else:
-                        raise self._failure(self._pgconn.get_result() if count == _COPY_DONE else None)
+                size += self._take(payloads, limit - size)
+                if size < limit:
+                    # libpq reads 16 kB at a time: what else has come is asked for before the event loop is.
+                    self._pgconn.consume_input()
+                    more = self._take(payloads, limit - size)
+                    size += more
+                    if more:
+                        continue
                 if self._rows_dropped is not None:
                     raise ReseedNeededError(f"the server dropped rows: {self._rows_dropped}")
                 if payloads:
+                    self._flow.read(size)
                     return payloads
-                await self._readable()
-                self._pgconn.consume_input()
+                await self._readable(self._flow.patience)
+                self._flow.waited()
+
+    def _take(self, payloads: list[bytes], limit: int) -> int:
+        """Move the payloads that libpq holds, no more once they have `limit` bytes; return their size."""
+        size = 0
+        get = self._pgconn.get_copy_data
+        while size < limit:
+            count, data = get(1)
+            if count > 0:
+                payloads.append(bytes(data))
+                size += count
+            elif count == 0:
+                break
+            else:
+                raise self._failure(self._pgconn.get_result() if count == _COPY_DONE else None)
+        return size
 
     def send(self, update: StandbyStatusUpdate, now: float) -> None:
         """Tell the server how far we are; `now` is unix seconds. Raises UnreachableError."""
@@ -111,6 +127,7 @@ class ReplicationStream:
 
     async def finish(self) -> None:
         """End the copy in an orderly way, so that the server has read all that was sent to it, and close."""
+        self._flow.waited()
         with translated_errors("ending the stream"):
             self._pgconn.put_copy_end()
             self._pgconn.flush()
@@ -123,6 +140,7 @@ class ReplicationStream:
 
     async def close(self) -> None:
         """Close the connection, in whatever state it is."""
+        self._flow.close()
         await self._connection.close()
 
     def _on_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -148,15 +166,19 @@ class ReplicationStream:
                 # The next connection asks for the slot's state and decides by that, not by a message.
                 return UnreachableError(text)
 
-    async def _readable(self) -> None:
+    async def _readable(self, patience: float | None = None) -> None:
+        """Wait until the socket has something to read, at most `patience` seconds."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
         descriptor = self._pgconn.socket
         loop.add_reader(descriptor, _resolve, ready)
+        timer = None if patience is None else loop.call_later(patience, _resolve, ready)
         try:
             await ready
         finally:
             loop.remove_reader(descriptor)
+            if timer is not None:
+                timer.cancel()
 
 
 def _resolve(ready: "asyncio.Future[None]") -> None:
