@@ -11,7 +11,7 @@ ids of its counters, `55P03 1,4,7`. Anybody may write such messages, in any enco
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,8 +35,6 @@ _BROKEN_FIELDS: Final = 3
 
 MAX_NOTICE: Final = 100_000
 """Bytes of the longest notice of loss: the ids of 9,000 counters of one table."""
-
-_PERHAPS_BEYOND_64_BITS: Final = re.compile(rb"[0-9]{19}")
 
 _NOTICE: Final = re.compile(rb"([0-9A-Z]{5}) ([0-9]{1,10}(?:,[0-9]{1,10})*)")
 
@@ -68,15 +66,25 @@ class Fold:
 
     def add_row(self, text: bytes) -> None:
         """Add one row's entries; raises ProtocolError and then must not be used further."""
+        entries = _entries(text, orjson.loads)
+        added = self._add_entries(entries)
+        # orjson turns integers beyond 64 bits into floats; the standard library keeps them exact.
+        if added < len(entries) and added + self._add_entries(_entries(text, json.loads)[added:]) < len(entries):
+            raise ProtocolError(f"outbox row has a delta that is no integer: {text[:80]!r}")
+
+    def _add_entries(self, entries: list[Any]) -> int:
+        """Add entries up to one whose delta is a float; return how many."""
         # The hottest loop of a bulk statement: it makes no call for an entry that it can do without.
         deltas = self.deltas
-        for entry in _entries(text):
+        for position, entry in enumerate(entries):
             try:
                 counter, scope, bucket, delta = entry
             except (TypeError, ValueError):
                 self._add_broken(entry)
                 continue
             if not (type(counter) is type(delta) is int and type(scope) is type(bucket) is str):
+                if type(delta) is float:
+                    return position
                 raise ProtocolError(f"outbox entry {reprlib.repr(entry)} is not [id, scope, bucket, delta]")
             self.entries += 1
             buckets = deltas.get((counter, scope))
@@ -88,6 +96,7 @@ class Fold:
             else:
                 buckets[bucket] = delta
                 self.keys += 1
+        return len(entries)
 
     def add_loss(self, loss: Loss) -> None:
         """Note counters whose deltas did not come."""
@@ -137,12 +146,9 @@ def without_zeros(deltas: Mapping[TallyKey, Mapping[str, int]]) -> Deltas:
     return {key: buckets for key, buckets in kept.items() if buckets}
 
 
-def _entries(text: bytes) -> list[Any]:
+def _entries(text: bytes, loads: Callable[[bytes], Any]) -> list[Any]:
     try:
-        entries = orjson.loads(text)
-        # orjson turns integers beyond 64 bits into floats; the standard library keeps them exact.
-        if _PERHAPS_BEYOND_64_BITS.search(text):
-            entries = json.loads(text)
+        entries = loads(text)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"outbox row is not JSON: {text[:80]!r}: {error}") from error
     if type(entries) is not list:
