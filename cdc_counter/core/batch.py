@@ -139,7 +139,7 @@ class Batcher:
             )
         self._open = None
         self._resume = None
-        self._wait(current, end_lsn)
+        self._wait(current, end_lsn, current.fold.cost)
 
     def whole(self, commit_lsn: Lsn, commit_time: float, xid: int, text: bytes, end_lsn: Lsn) -> bool:
         """Add a transaction of one row; `xid` has 64 bits. False where it has to be begun, and so on, as any other."""
@@ -149,13 +149,13 @@ class Batcher:
             return False
         current = _Transaction(commit_lsn, commit_time, rows=1, xid=xid)
         current.fold.add_row(text)
-        self._held_cost += current.fold.cost
-        self._wait(current, end_lsn)
+        cost = current.fold.cost
+        self._held_cost += cost
+        self._wait(current, end_lsn, cost)
         return True
 
-    def _wait(self, current: _Transaction, end_lsn: Lsn) -> None:
+    def _wait(self, current: _Transaction, end_lsn: Lsn, cost: int) -> None:
         current.end_lsn = end_lsn
-        cost = current.fold.cost
         if current.in_parts or self._waiting_cost + cost > self._max_cost:
             self._close_waiting()
         self._waiting.append(current)
@@ -200,7 +200,8 @@ class Batcher:
         """Fold every waiting transaction into one step; an idle position noted since moves along with them."""
         if not self._waiting:
             return
-        waiting, self._waiting, self._waiting_cost = self._waiting, [], 0
+        waiting, self._waiting = self._waiting, []
+        cost, self._waiting_cost = self._waiting_cost, 0
         fold = waiting[0].fold
         if len(waiting) > 1:
             fold = Fold()
@@ -215,7 +216,7 @@ class Batcher:
                 transactions=tuple(_remembered(t) for t in waiting if t.xid is not None),
                 completed=len(waiting),
                 entries=fold.entries,
-                cost=sum(t.fold.cost for t in waiting),
+                cost=cost,
                 commit_time=waiting[0].commit_time,
             )
         )
