@@ -5,6 +5,7 @@ TCP halves what both get done; with SO_RCVLOWAT the kernel lets some pile up. Wh
 more to come, so the patience is short, and ends it. Unix sockets ignore the option, at no harm.
 """
 
+import contextlib
 import os
 import socket
 from typing import Final
@@ -23,8 +24,10 @@ class Flow:
     """The lowest amount of one connected socket; `descriptor` stays its owner's."""
 
     def __init__(self, descriptor: int) -> None:
-        # Options belong to the socket, however many descriptors it has.
-        self._socket = socket.socket(fileno=os.dup(descriptor))
+        # Options belong to the socket, however many descriptors it has. Without a descriptor to spare it goes without.
+        self._socket: socket.socket | None = None
+        with contextlib.suppress(OSError):
+            self._socket = socket.socket(fileno=os.dup(descriptor))
         self._lowest = 1
 
     @property
@@ -42,9 +45,13 @@ class Flow:
 
     def close(self) -> None:
         """Let go of the socket."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
     def _set(self, lowest: int) -> None:
-        if lowest != self._lowest:
+        if lowest == self._lowest or self._socket is None:
+            return
+        # Not every kernel knows the option; then every byte wakes the reader, as ever.
+        with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lowest)
             self._lowest = lowest
