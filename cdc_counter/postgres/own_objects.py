@@ -37,24 +37,24 @@ def publication_step(schema: str, publication: str) -> Step:
     return Step(f"create publication {publication}", (create, comment))
 
 
-def removal_steps(schema: str, publication: str) -> list[Step]:
-    """Return the steps that remove what `schema_step` and `publication_step` made."""
-    return [
-        Step(
-            f"drop publication {publication}",
-            (render("schema", "drop_publication", publication=sql.Identifier(publication)),),
+def publication_removal(publication: str) -> Step:
+    """Return the step that removes what `publication_step` made."""
+    drop = render("schema", "drop_publication", publication=sql.Identifier(publication))
+    return Step(f"drop publication {publication}", (drop,))
+
+
+def schema_removal(schema: str) -> Step:
+    """Return the step that removes what `schema_step` made."""
+    return Step(
+        f"drop schema {schema}",
+        (
+            render("schema", "drop_ledger", ledger=qualified(schema, "ledger")),
+            *(render("schema", "drop_function", function=qualified(schema, name)) for name in moves.FUNCTIONS),
+            render("schema", "drop_outbox", outbox=qualified(schema, "outbox")),
+            render("schema", "drop_counters", counters=qualified(schema, "counters")),
+            render("schema", "drop_schema", schema=sql.Identifier(schema)),
         ),
-        Step(
-            f"drop schema {schema}",
-            (
-                render("schema", "drop_ledger", ledger=qualified(schema, "ledger")),
-                *(render("schema", "drop_function", function=qualified(schema, name)) for name in moves.FUNCTIONS),
-                render("schema", "drop_outbox", outbox=qualified(schema, "outbox")),
-                render("schema", "drop_counters", counters=qualified(schema, "counters")),
-                render("schema", "drop_schema", schema=sql.Identifier(schema)),
-            ),
-        ),
-    ]
+    )
 
 
 def _schema_statements(schema: str) -> list[str]:

@@ -75,12 +75,15 @@ def healing_plan(schema: str, probed: Sequence[ProbedCounter], installed: Instal
 
 
 def removal_plan(schema: str, publication: str, installed: Installed) -> Plan:
-    """Return the steps that remove everything of ours."""
-    if not installed.schema_exists and not installed.publication_exists:
-        return Plan(())
+    """Return the steps that remove everything of ours that is there."""
     if installed.schema_is_foreign:
         raise RefusedError(f"schema {schema!r} is not ours and is left alone", hint="check the schema's name")
-    return Plan((*_leftovers(schema, installed, []), *own_objects.removal_steps(schema, publication)))
+    steps = _leftovers(schema, installed, [])
+    if installed.publication_exists:
+        steps.append(own_objects.publication_removal(publication))
+    if installed.schema_exists:
+        steps.append(own_objects.schema_removal(schema))
+    return Plan(tuple(steps))
 
 
 _Table = tuple[Relation, list[ProbedCounter]]

@@ -156,8 +156,19 @@ def test_objects_of_somebody_else_are_refused() -> None:
         make_plan("s", "p", [], replace(NOTHING, publication_exists=True))
 
 
-def test_removal_of_nothing_is_nothing() -> None:
-    assert removal_plan("s", "p", NOTHING).is_empty
+@pytest.mark.parametrize(
+    ("schema", "publication", "titles"),
+    [
+        (False, False, []),
+        (True, False, ["drop schema s"]),
+        (False, True, ["drop publication p"]),
+        (True, True, ["drop publication p", "drop schema s"]),
+    ],
+)
+def test_what_is_gone_is_not_removed_again(schema: bool, publication: bool, titles: list[str]) -> None:
+    """So that a removal which is killed after each of its steps comes to an end."""
+    installed = replace(NOTHING, schema_exists=schema, publication_exists=publication, publication_is_ours=True)
+    assert [step.title for step in removal_plan("s", "p", installed).steps] == titles
 
 
 def test_function_names_fit_and_differ_for_tables_that_look_alike() -> None:
