@@ -215,9 +215,10 @@ def outbox_vacuumed_full(scene: Scene) -> None:
 
 
 def triggers_disabled(scene: Scene) -> None:
+    times = scene.daemon.log_text().count("captured whole again")
     scene.deployment.sql("ALTER TABLE visits DISABLE TRIGGER USER")
     scene.last()
-    wait_said(scene.daemon, "captured whole again", times=1 + scene.daemon.log_text().count("captured whole again"))
+    wait_said(scene.daemon, "captured whole again", times=times + 1)
 
 
 def capture_function_replaced(scene: Scene) -> None:
