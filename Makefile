@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PORT   ?= 8400
 ARGS   ?=
 # Most tests wait for servers, so that a few more workers than cores do no harm; a file stays with one worker, because its
-# tests share servers and pages, and the longest come first. 0 runs them one after the other.
+# tests share servers and pages. 0 runs them one after the other.
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ demo: $(VENV)/.installed ## Show it: a helpdesk with live numbers on http://127.
 	@$(BIN)/cdc-counter demo --port $(PORT)
 
 test: check ## Run every check and every test (ARGS="-k name" for some)
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-test ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
@@ -30,8 +30,8 @@ check: $(VENV)/.installed-test ## Check format, lint, types and import contracts
 	$(BIN)/lint-imports
 
 fault: $(VENV)/.installed-test ## Run the whole fault programme, the parts too long for `make test` too
-	$(BIN)/pytest tests/fault --programme --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
-	$(BIN)/pytest tests --ignore tests/fault --programme -m "programme or programme15" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest tests/fault --programme --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest tests --ignore tests/fault --programme -m "programme or programme15" --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 torture: $(VENV)/.installed-test ## Kill and fail over hundreds of times, for hours; adds to docs/evidence/torture.json (ARGS="redis_crashes --count 9")
 	$(BIN)/python -m tests.torture $(ARGS)
