@@ -1,7 +1,7 @@
 """How much must have come before a socket wakes its reader: much while the reader is behind, else anything.
 
-The walsender sends each message by itself. A reader that wakes for each of them takes the processor from it, and over
-TCP halves what both get done; with SO_RCVLOWAT the kernel lets some pile up. Whoever has caught up must not wait for
+The walsender sends each message by itself. A reader that wakes for each of them takes the processor from it, and pays a
+system call for each; with SO_RCVLOWAT the kernel lets some pile up. Whoever has caught up must not wait for
 more to come, so the patience is short, and ends it. Unix sockets ignore the option, at no harm.
 """
 

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -20,8 +20,10 @@ import psycopg
 import redis
 
 from cdc_counter.core.lsn import Lsn
+from cdc_counter.embedded import PostgresServer
 from cdc_counter.embedded.child import free_port
 from tests.rig.daemon import Daemon, command
+from tests.rig.databases import fresh_database
 from tests.rig.eventually import eventually_sync
 from tests.rig.failpoints import Failpoints
 from tests.rig.tallies import Counted, all_tallies, differences, states, wait_applied
@@ -284,6 +286,13 @@ class Deployment:
     def states(self) -> dict[str, str]:
         """Return every counter's state."""
         return states(self.redis_url, self.prefix)
+
+
+@contextlib.contextmanager
+def own_deployment(server: PostgresServer, redis_url: str, folder: Path) -> Iterator[Deployment]:
+    """Give a deployment on a server that only this test uses; it is started, and closed afterwards."""
+    with server, fresh_database(server) as dsn, Deployment(dsn, redis_url, folder) as deployment:
+        yield deployment
 
 
 def wait_for_end(daemon: Daemon, deadline: float = 90.0) -> int:

@@ -1,7 +1,6 @@
 """What administrators do to a server under a consumer: upgrade it, change a password, use up or forbid its slots."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -10,23 +9,15 @@ import pytest
 from cdc_counter.embedded import PostgresServer
 from cdc_counter.embedded.binaries import runnable_bin_dir, server_user
 from cdc_counter.errors import NotReadyError
-from tests.fault.deployment import SCHEMA, Deployment, Traffic, wait_said
+from tests.fault.deployment import SCHEMA, Deployment, Traffic, own_deployment, wait_said
 from tests.fault.losses import drop_slot, end_walsender, wait_new_epoch
 from tests.fault.test_start_decisions import NOT_READY, REFUSED, ends_with
 from tests.rig.daemon import command
-from tests.rig.databases import fresh_database
 from tests.rig.eventually import eventually_sync
 from tests.rig.programs import run_program
 from tests.rig.servers import postgres15_bin_dir
 
 pytestmark = pytest.mark.programme
-
-
-@contextmanager
-def own_deployment(server: PostgresServer, redis_url: str, folder: Path) -> Iterator[Deployment]:
-    """Give a deployment on a server that only this test uses."""
-    with server, fresh_database(server) as dsn, Deployment(dsn, redis_url, folder) as deployment:
-        yield deployment
 
 
 def test_a_password_that_is_changed_under_a_consumer_is_waited_for_and_never_logged(

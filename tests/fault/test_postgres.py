@@ -2,8 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.embedded import PostgresServer, RedisServer
-from tests.fault.deployment import Deployment, Traffic, wait_said
+from tests.fault.deployment import Deployment, Traffic, own_deployment, wait_said
 from tests.fault.link import fault_link
 from tests.fault.losses import drop_slot, wait_new_epoch
 from tests.rig.databases import fresh_database
@@ -37,22 +36,12 @@ def stands_after(deployment: Deployment, lsn: Lsn) -> bool:
     return deployment.slot_position() > lsn
 
 
-@contextmanager
-def own_deployment(redis_url: str, folder: Path, **settings: str) -> Iterator[tuple[PostgresServer, Deployment]]:
-    """Start a server that only this test uses."""
-    with (
-        PostgresServer(fsync=False, settings=settings) as server,
-        fresh_database(server) as dsn,
-        Deployment(dsn, redis_url, folder) as deployment,
-    ):
-        yield server, deployment
-
-
 def test_a_slot_that_was_set_back_by_a_crash_sends_again_and_nothing_counts_twice(
     redis_url: str, tmp_path: Path
 ) -> None:
     """The server writes a slot down at checkpoints only; here it wakes up with a file that is much older."""
-    with own_deployment(redis_url, tmp_path, wal_keep_size="1GB") as (server, deployment):
+    server = PostgresServer(fsync=False, settings={"wal_keep_size": "1GB"})
+    with own_deployment(server, redis_url, tmp_path) as deployment:
         deployment.init()
         daemon = deployment.daemon().start().wait_ready()
         epoch = deployment.epoch()
@@ -110,7 +99,8 @@ def test_a_huge_transaction_is_not_cut_off_while_redis_is_slow(
 
 
 def test_a_quiet_database_keeps_no_wal_of_a_busy_one(redis_url: str, tmp_path: Path) -> None:
-    with own_deployment(redis_url, tmp_path) as (server, deployment):
+    server = PostgresServer(fsync=False)
+    with own_deployment(server, redis_url, tmp_path) as deployment:
         deployment.init()
         deployment.daemon().start().wait_ready()
         with fresh_database(server) as busy, psycopg.connect(busy, autocommit=True) as neighbour:
@@ -194,7 +184,8 @@ def test_a_slot_that_is_invalidated_under_a_consumer_is_made_again(
 ) -> None:
     """Redis hangs, WAL grows beyond the server's own limit: it ends our walsender and takes the slot."""
     limits = {"max_slot_wal_keep_size": "16MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
-    with own_deployment(redis_url, tmp_path, **limits) as (_, deployment), fault_link(redis_server.port) as link:
+    server = PostgresServer(fsync=False, settings=limits)
+    with own_deployment(server, redis_url, tmp_path) as deployment, fault_link(redis_server.port) as link:
         deployment.init()
         config = deployment.write_config("p", redis_url=f"redis://127.0.0.1:{link.port}/0")
         daemon = deployment.daemon("p", config).start().wait_ready()
