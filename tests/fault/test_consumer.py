@@ -9,7 +9,7 @@ import pytest
 from cdc_counter.embedded import PostgresServer, RedisServer
 from tests.fault.deployment import Deployment, Traffic, wait_said
 from tests.fault.link import fault_link
-from tests.fault.losses import flush, wait_new_epoch
+from tests.fault.losses import end_walsender, flush, wait_new_epoch
 from tests.rig.daemon import Daemon, command
 from tests.rig.eventually import eventually_sync
 from tests.rig.tallies import end_of_wal, watermark
@@ -24,10 +24,6 @@ def wait_moving(deployment: Deployment) -> None:
 def lost(daemon: Daemon, call: str = "") -> int:
     """Return how many calls of Redis, or of this kind, had no answer."""
     return daemon.log_text().count(f"redis: {call}")
-
-
-def terminate_walsender(deployment: Deployment) -> None:
-    deployment.sql("SELECT pg_terminate_backend(%s)", deployment.walsender())
 
 
 def test_a_stand_by_takes_over_whether_the_consumer_is_killed_stopped_or_frozen(deployment18: Deployment) -> None:
@@ -50,7 +46,7 @@ def test_a_stand_by_takes_over_whether_the_consumer_is_killed_stopped_or_frozen(
 
         traffic.wait_for_more()
         one.freeze()
-        terminate_walsender(deployment)
+        end_walsender(deployment)
         wait_said(two, "streaming slot", 2)
         wait_moving(deployment)
         # What it had received and not applied is applied by the other by now.
@@ -144,7 +140,7 @@ def test_wall_clock_that_jumps_decides_nothing(deployment18: Deployment) -> None
     wait_said(daemon, "streaming slot")
     with Traffic(deployment.dsn) as traffic:
         traffic.wait_for_more()
-        terminate_walsender(deployment)
+        end_walsender(deployment)
         wait_said(daemon, "streaming slot", 2)
         traffic.wait_for_more()
         epoch = deployment.epoch()
