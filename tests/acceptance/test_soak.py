@@ -10,6 +10,7 @@ import pytest
 from cdc_counter.cli import main
 from cdc_counter.errors import ExitCode
 from cdc_counter.soak.record import Record
+from cdc_counter.soak.rest import shortened
 from cdc_counter.soak.run import Settings, run_soak
 from cdc_counter.soak.schedule import kinds_of
 from cdc_counter.soak.writers import Written
@@ -66,8 +67,7 @@ async def test_soak_finds_a_dropped_delta_and_names_its_key(tmp_path: Path, monk
     assert not report.passed
     assert (report.mismatches, report.false_alarms) == (1, 0)
     [finding] = report.findings
-    assert f"{scope[:60]!r}" in finding
-    assert f"{bucket[:60]!r}"[:-1] in finding
+    assert f"{shortened(scope)} bucket {shortened(bucket)}: " in finding
     assert f"drift {-int(delta):+d}" in finding
     for name in ("daemon.log", "events.log", "ledger.log", "report.html", "transactions.log"):
         assert (tmp_path / "report" / name).stat().st_size, name
