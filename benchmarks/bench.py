@@ -1,9 +1,10 @@
 """What a section measures with: rounds in which the peers take turns, figures, a folder, a progress bar."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from benchmarks.figures import Condition, Figures
 
@@ -68,10 +69,16 @@ class Bench:
             first = number % max(1, len(peers))
             for peer in (*peers[first:], *peers[:first]):
                 if peer not in self.missing:
-                    self._progress.update(bar, description=f"{self.section}: {what}: {peer}")
+                    self._say(bar, f"{self.section}: {what}: {peer}")
                     yield peer
                 self._progress.advance(bar)
         self._progress.update(bar, description=f"{self.section}: {what}")
+
+    def _say(self, bar: TaskID, text: str) -> None:
+        """Show whose turn it is: at the bar, or as a line of its own where there is nobody to watch one."""
+        self._progress.update(bar, description=text)
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(f"{datetime.now(UTC):%H:%M:%S} {text}")
 
     def compare(
         self, measure: str, unit: str, peers: Mapping[str, Callable[[], float]], **conditions: Condition
