@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -104,7 +105,12 @@ def cpu_seconds(pid: int) -> float:
 def server_cpu_seconds(postmaster: int) -> float:
     """Return that of a PostgreSQL server with all its processes, those that ended too."""
     children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text(encoding="ascii").split()
-    return sum(map(cpu_seconds, [postmaster, *map(int, children)]))
+    found = cpu_seconds(postmaster)
+    for child in children:
+        # One that has ended since is in its parent's next answer.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += cpu_seconds(int(child))
+    return found
 
 
 def memory(pid: int, what: str = "VmRSS") -> int:

@@ -11,7 +11,7 @@ from benchmarks.bench import Bench
 from benchmarks.chart import Bars, Chart
 from benchmarks.figures import OURS, Condition, Figures
 from benchmarks.latency import turns
-from benchmarks.latency.scene import NOTIFIED, POLLED, RECEIVED, ROOMS, Scene
+from benchmarks.latency.scene import NOTIFIED, POLLED, RECEIVED, ROOMS, SENT_ON, Scene
 from benchmarks.latency.sightings import percentile
 from benchmarks.latency.turns import CLIENT, OBSERVER, REDIS, Turn
 from benchmarks.targets import Target
@@ -19,6 +19,7 @@ from benchmarks.targets import Target
 TITLE: Final = "From the commit to the screen"
 
 FLOOR: Final = "a psycopg reader that only receives"
+SENDING: Final = "the same, with one Redis command for what came"
 POLLING: Final = "polling every 100 ms"
 RECOUNT: Final = "LISTEN/NOTIFY and a recount"
 
@@ -61,6 +62,7 @@ def run(bench: Bench) -> None:
         takers: dict[str, Callable[[float, float], Turn]] = {
             own: partial(turns.ours, scene, in_one_room=False),
             FLOOR: partial(turns.peer, scene, scene.floor, RECEIVED),
+            SENDING: partial(turns.peer, scene, scene.sent_on, SENT_ON),
             one: partial(turns.ours, scene, in_one_room=True),
             POLLING: partial(turns.peer, scene, scene.polling, POLLED),
             RECOUNT: partial(turns.peer, scene, scene.notified, NOTIFIED),

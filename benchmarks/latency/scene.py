@@ -24,10 +24,11 @@ ROOMS: Final = 100
 MESSAGES: Final = "messages"
 """Our table; the others are the peers'."""
 RECEIVED: Final = "received"
+SENT_ON: Final = "sent_on"
 POLLED: Final = "polled"
 NOTIFIED: Final = "notified"
 
-_BESIDE: Final = {RECEIVED: ("publish", "slot"), NOTIFIED: ("notify",)}
+_BESIDE: Final = {**dict.fromkeys((RECEIVED, SENT_ON), ("publish", "slot")), NOTIFIED: ("notify",)}
 
 _PROBES_PER_SECOND: Final = 40
 """Commits that are looked for over HTTP; each takes a request or two, and the rest must not suffer from it."""
@@ -52,8 +53,8 @@ def make_table(connection: psycopg.Connection, name: str, base: int) -> None:
     """Make a table, with what its peer needs beside it."""
     named = blocks(Path(__file__).with_name("scene.sql"))
     for block in ("table", "vacuum", *_BESIDE.get(name, ())):
-        values = {"table": sql.Identifier(name), "base": sql.Literal(base), "rooms": sql.Literal(ROOMS)}
-        run(connection, named[block], **values)
+        numbers = {"base": sql.Literal(base), "rooms": sql.Literal(ROOMS)}
+        run(connection, named[block], table=sql.Identifier(name), name=sql.Literal(name), **numbers)
 
 
 class Watch:
@@ -130,7 +131,7 @@ class Scene:
         enter(self.stage)
         self.stage.sql("CREATE DATABASE peers")
         self._peers_dsn = self.stage.postgres.dsn("peers")
-        for dsn, tables in ((self.stage.dsn, (MESSAGES,)), (self._peers_dsn, (RECEIVED, POLLED, NOTIFIED))):
+        for dsn, tables in ((self.stage.dsn, (MESSAGES,)), (self._peers_dsn, (RECEIVED, SENT_ON, POLLED, NOTIFIED))):
             with psycopg.connect(dsn, autocommit=True) as connection:
                 for table in tables:
                     make_table(connection, table, self._base)
@@ -141,7 +142,9 @@ class Scene:
         peers, folder, port = self._peers_dsn, self._folder, self.stage.port
         self.feed = self._watching(Watch(folder, "feed", self.stage.redis.port, _BY_ROOM))
         self.http = self._watching(Watch(folder, "http", port, _BY_ROOM, self._probes))
-        self.floor = self._watching(Watch(folder, "floor", peers, "floor", "floor", self._base))
+        self.floor = self._watching(Watch(folder, "floor", peers, RECEIVED, self._base))
+        sent_on = Watch(folder, "floor", peers, SENT_ON, self._base, self.stage.redis.port)
+        self.sent_on = self._watching(sent_on)
         self.polling = self._watching(Watch(folder, "recounting", peers, POLLED, "polling"))
         self.notified = self._watching(Watch(folder, "recounting", peers, NOTIFIED, "notified"))
         self._writers = enter(Program.module("benchmarks.latency.writing"))

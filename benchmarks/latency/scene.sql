@@ -23,7 +23,7 @@ $$;
 CREATE TRIGGER name_room AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION name_room();
 
 -- name: publish
-CREATE PUBLICATION floor FOR TABLE {table}
+CREATE PUBLICATION {table} FOR TABLE {table}
 
 -- name: slot
-SELECT pg_create_logical_replication_slot('floor', 'pgoutput')
+SELECT pg_create_logical_replication_slot({name}, 'pgoutput')

@@ -1,6 +1,8 @@
-"""Only receives: `python -m benchmarks.latency.observers.floor DSN SLOT PUBLICATION BASE`.
+"""Only receives: `python -m benchmarks.latency.observers.floor DSN NAME BASE [REDIS_PORT]`.
 
-Nothing can be sooner that reads the WAL in Python: it decodes nothing before it is told to end.
+NAME is that of the slot and of the publication. Nothing can be sooner that reads the WAL in Python: it decodes nothing
+before it is told to end. With a Redis, it sends one command there for all that has come, and has seen it once the
+reply is there: nothing can be sooner that keeps it in Redis.
 """
 
 import select
@@ -10,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import psycopg
+import redis
 from psycopg import pq
 
 from benchmarks.latency.observers.obeying import STEP_SECONDS, obey
@@ -22,10 +25,10 @@ from cdc_counter.core.pgoutput import Begin, Commit, Insert, parse_message
 class Floor:
     """One replication connection while it is watching, its slot moved to the end of what it has seen afterwards."""
 
-    def __init__(self, dsn: str, slot: str, publication: str, base: int) -> None:
+    def __init__(self, dsn: str, name: str, base: int, redis_port: int | None = None) -> None:
         self._dsn = dsn
-        self._slot = slot
-        self._publication = publication
+        self._name = name
+        self._redis = None if redis_port is None else redis.Redis(port=redis_port, protocol=2)
         self._numbers: dict[int, int] = defaultdict(lambda: base)
         self._confirmed = Lsn(0)
         self._noted: list[tuple[int, bytes]] = []
@@ -35,8 +38,8 @@ class Floor:
         self._noted.clear()
         self._connection = psycopg.connect(self._dsn, autocommit=True, replication="database")
         self._pg = self._connection.pgconn
-        options = f"(proto_version '1', publication_names '{self._publication}')"
-        result = self._pg.exec_(f'START_REPLICATION SLOT "{self._slot}" LOGICAL 0/0 {options}'.encode())
+        options = f"(proto_version '1', publication_names '{self._name}')"
+        result = self._pg.exec_(f'START_REPLICATION SLOT "{self._name}" LOGICAL 0/0 {options}'.encode())
         if result.status != pq.ExecStatus.COPY_BOTH:
             raise RuntimeError(f"no stream: {self._pg.get_error_message()}")
         self._receive(STEP_SECONDS)
@@ -68,14 +71,15 @@ class Floor:
         if not select.select([self._pg.socket], [], [], seconds)[0]:
             return
         self._pg.consume_input()
+        came = []
+        while (message := self._pg.get_copy_data(1))[0] > 0:
+            came.append(bytes(message[1]))
+        if self._redis is not None:
+            self._redis.incrby(self._name, len(came))
         at = time.monotonic_ns()
-        while True:
-            size, data = self._pg.get_copy_data(1)
-            if size <= 0:
-                return
-            self._noted.append((at, bytes(data)))
+        self._noted += [(at, data) for data in came]
 
 
 if __name__ == "__main__":
-    where, slot, publication, base = sys.argv[1:]
-    obey(Floor(where, slot, publication, int(base)))
+    where, name, *numbers = sys.argv[1:]
+    obey(Floor(where, name, *map(int, numbers)))

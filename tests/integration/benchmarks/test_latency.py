@@ -21,7 +21,7 @@ BASE = 2
 Open = Callable[[str], Observer]
 
 OBSERVERS: dict[str, Open] = {
-    RECEIVED: lambda dsn: Floor(dsn, "floor", "floor", BASE),
+    RECEIVED: lambda dsn: Floor(dsn, RECEIVED, BASE),
     POLLED: lambda dsn: Polling(psycopg.connect(dsn, autocommit=True), POLLED),
     NOTIFIED: lambda dsn: Notified(psycopg.connect(dsn, autocommit=True), NOTIFIED),
 }
