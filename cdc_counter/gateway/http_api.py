@@ -4,6 +4,8 @@ What differs from the Socket.IO side is only the envelope: the same rooms, grant
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -23,7 +25,7 @@ from cdc_counter.gateway.messages import (
     requested_room,
     snapshot_of,
 )
-from cdc_counter.gateway.readings import Readings
+from cdc_counter.gateway.readings import READERS, Readings
 from cdc_counter.gateway.rooms import RoomKey
 
 PREFIX: Final = "/v1/counters/"
@@ -34,14 +36,21 @@ DEFAULT_WAIT: Final = 1.0
 MOST_WAITING: Final = 10_000
 """Requests that wait for a position at once; each holds a connection and a few hundred bytes."""
 
+_PATIENCE: Final = 5.0
+"""Seconds for a turn to read: as long as Redis itself may take to answer."""
+
 
 class CounterApi:
-    """`GET /v1/counters/{counter}` and `GET /v1/counters/{counter}/{scope}`."""
+    """`GET /v1/counters/{counter}` and `GET /v1/counters/{counter}/{scope}`.
+
+    As many requests read at once as readers of rooms do: each takes a connection to Redis. The others wait for a turn.
+    """
 
     def __init__(self, readings: Readings, arrivals: Arrivals, authority: Authority) -> None:
         self._readings = readings
         self._arrivals = arrivals
         self._authority = authority
+        self._turns = asyncio.Semaphore(READERS)
 
     def attach(self, app: web.Application) -> None:
         """Add the routes. A scope is one percent-encoded text and may hold anything, slashes too."""
@@ -58,9 +67,12 @@ class CounterApi:
         except InvalidArgumentError as error:
             return answer({"error": "invalid", "reason": str(error)}, 400)
         try:
-            if not grant.allows(key) or not await self._readings.has(key, scope_named=scope_named):
+            if not grant.allows(key):
                 return answer({"error": NOT_FOUND}, 404)
-            reading = await self._readings.read(key)
+            async with self._turn():
+                if not await self._readings.has(key, scope_named=scope_named):
+                    return answer({"error": NOT_FOUND}, 404)
+                reading = await self._readings.read(key)
             if position is not None and reading.version < position:
                 reading = await self._read_at(key, position, seconds, reading)
                 if reading.version < position:
@@ -77,10 +89,24 @@ class CounterApi:
             async with asyncio.timeout(seconds):
                 while latest.version < position:
                     await self._arrivals.wait(key, position)
-                    latest = await self._readings.read(key)
+                    async with self._turn():
+                        latest = await self._readings.read(key)
         except TimeoutError:
             pass
         return latest
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Hold a turn; raises UnreachableError when those before take too long."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise UnreachableError(f"readings asked for before this one took more than {_PATIENCE:g} s") from None
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -1,7 +1,9 @@
-"""All clients come back at once after the gateway was killed: each gets its snapshot, and Redis hardly notices."""
+"""All clients come at once, or come back after the gateway was killed: each is answered, and Redis hardly notices."""
 
+import asyncio
 from pathlib import Path
 
+import aiohttp
 import pytest
 import redis
 
@@ -47,3 +49,17 @@ def test_a_reconnect_storm_reads_each_room_a_few_times(
             # Once as it is opened, and again where the feed was not followed yet.
             assert len(ROOMS) <= after - before <= 4 * len(ROOMS)
         assert "Traceback" not in gateway.log_text()
+
+
+async def test_a_burst_of_requests_is_answered(database18: str, redis_url: str, tmp_path: Path) -> None:
+    with Deployment(database18, redis_url, tmp_path) as deployment:
+        deployment.init()
+        daemon = deployment.daemon("daemon", None).start().wait_ready()
+        counter = f"http://127.0.0.1:{daemon.port}/v1/counters/open_by_channel"
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def status_of(scope: int) -> int:
+                async with session.get(f"{counter}/{scope}") as answer:
+                    return answer.status
+
+            assert set(await asyncio.gather(*map(status_of, range(600)))) == {200}
