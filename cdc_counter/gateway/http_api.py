@@ -67,12 +67,9 @@ class CounterApi:
         except InvalidArgumentError as error:
             return answer({"error": "invalid", "reason": str(error)}, 400)
         try:
-            if not grant.allows(key):
+            reading = await self._read(key, scope_named=scope_named) if grant.allows(key) else None
+            if reading is None:
                 return answer({"error": NOT_FOUND}, 404)
-            async with self._turn():
-                if not await self._readings.has(key, scope_named=scope_named):
-                    return answer({"error": NOT_FOUND}, 404)
-                reading = await self._readings.read(key)
             if position is not None and reading.version < position:
                 reading = await self._read_at(key, position, seconds, reading)
                 if reading.version < position:
@@ -80,6 +77,11 @@ class CounterApi:
         except UnreachableError:
             return answer({"error": UNAVAILABLE}, 503)
         return answer(snapshot_of(reading))
+
+    async def _read(self, key: RoomKey, *, scope_named: bool) -> Reading | None:
+        """Return a reading, None where there is no such room."""
+        async with self._turn():
+            return await self._readings.read(key) if await self._readings.has(key, scope_named=scope_named) else None
 
     async def _read_at(self, key: RoomKey, position: Lsn, seconds: float, latest: Reading) -> Reading:
         """Return the first reading that includes `position`, else the latest there was when the time was over."""
