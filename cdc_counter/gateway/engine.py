@@ -17,6 +17,7 @@ from socketio import packet as socketio_packet
 
 from cdc_counter.config.gateway import GatewaySettings
 from cdc_counter.gateway.budget import Budget
+from cdc_counter.gateway.direct import DirectWebSocket, OutgoingQueue, text_frame, written_at_once
 from cdc_counter.gateway.messages import CompactJson
 from cdc_counter.gateway.origins import Origins
 from cdc_counter.metrics import Metrics
@@ -38,39 +39,15 @@ _ACCEPTED: Final = ("0", "1", "2")
 """CONNECT, DISCONNECT, EVENT. We ask for no acknowledgements, and binary attachments would pile up without bound."""
 
 
-class _OutgoingQueue(asyncio.Queue[Any]):
-    """Knows how much text waits in it. `_put` and `_get` are asyncio.Queue's documented places to override."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waiting_bytes = 0
-        self.emptied = asyncio.Event()
-        self.emptied.set()
-
-    def _put(self, item: Any) -> None:
-        self.waiting_bytes += _size(item)
-        self.emptied.clear()
-        super()._put(item)
-
-    def _get(self) -> Any:
-        item = super()._get()
-        self.waiting_bytes -= _size(item)
-        if self.empty():
-            self.emptied.set()
-        return item
-
-    async def join(self) -> None:
-        """Wait for nobody: the library would wait for a client that never reads, for as long as its request lives."""
-
-
-def _size(item: Any) -> int:
-    data = getattr(item, "data", None)
-    return len(data) if isinstance(data, str) else 0
-
-
 class _EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # the library has no types
-    def create_queue(self, *_args: object, **_options: object) -> _OutgoingQueue:
-        return _OutgoingQueue()
+    _async: dict[str, Any]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._async = {**self._async, "websocket": DirectWebSocket}
+
+    def create_queue(self, *_args: object, **_options: object) -> OutgoingQueue:
+        return OutgoingQueue()
 
 
 class _SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # the library has no types
@@ -124,7 +101,6 @@ class Engine:
         self._budgets: dict[str, Budget] = {}
         self._outside: dict[str, int] = {}
         """How many sweeps have found a connection outside the namespace."""
-        self._upgraded: dict[str, web.Request] = {}
         self._cut: set[str] = set()
 
     def attach(self, app: web.Application) -> None:
@@ -135,10 +111,17 @@ class Engine:
     def capacity(self, connection: str, *, behind: bool) -> int:
         """Return how many more packets may wait for a connection; a lower bound for one that was behind."""
         socket = self.server.eio.sockets.get(connection)
-        if socket is None or (socket.queue.waiting_bytes > QUEUE_BYTES and socket.queue.qsize() > 1):
+        if socket is None:
             return 0
+        queue: OutgoingQueue = socket.queue
         limit = self._settings.max_queue // (4 if behind else 1)
-        return max(0, limit - int(socket.queue.qsize()))
+        waiting = queue.qsize()
+        # Nearly always nothing waits, and this is asked for each message to each client.
+        if not waiting:
+            return limit
+        if waiting > 1 and queue.waiting_bytes > QUEUE_BYTES:
+            return 0
+        return max(0, limit - waiting)
 
     async def emptied(self, connection: str) -> bool:
         """Wait until everything that waits for a connection was taken; False when the connection is gone."""
@@ -149,11 +132,15 @@ class Engine:
         return True
 
     async def send(self, connections: list[str], event: str, body: dict[str, Any]) -> None:
-        """Queue one event for some connections, encoded once."""
+        """Send one event to some connections, encoded once. Lets nobody else run meanwhile."""
         text = socketio_packet.Packet(socketio_packet.EVENT, namespace=NAMESPACE, data=[event, body]).encode()
         shared = engine_packet.Packet(engine_packet.MESSAGE, text)
+        frame = text_frame(shared.encode())
+        sockets = self.server.eio.sockets
         for connection in connections:
-            await self.server.eio.send_packet(connection, shared)
+            socket = sockets.get(connection)
+            if socket is None or not written_at_once(socket, frame):
+                await self.server.eio.send_packet(connection, shared)
 
     async def cut(self, connection: str, reason: str) -> None:
         """End a connection without waiting for its peer, who may never read again."""
@@ -163,13 +150,12 @@ class Engine:
         self._cut.add(connection)
         self._metrics.clients_refused.labels(reason).inc()
         _log.info("connection cut: %s", reason)
-        transport = self._transport(connection) if socket.upgraded else None
-        if transport is not None:
-            # The library's reader notices and tells the namespace.
-            transport.abort()
-            return
-        # Long polling may come through a proxy that shares its connection with others: only the session ends.
-        await self._end(connection)
+        websockets = tuple(socket.queue.websockets)
+        for websocket in websockets:
+            websocket.abort()
+        if not (socket.upgraded and websockets):
+            # Long polling may come through a proxy that shares its connection with others: only the session ends.
+            await self._end(connection)
 
     async def sweep(self) -> None:
         """Cut whoever stays outside or lets packets pile up, for ever."""
@@ -210,18 +196,12 @@ class Engine:
             return web.json_response({"error": "too many clients"}, status=503)
         if request.method == "POST" and not 0 <= (request.content_length or 0) <= self._settings.max_message_bytes:
             return web.json_response({"error": "too much at once"}, status=413)
-        upgrading = session is not None and "Upgrade" in request.headers
-        if session is not None and upgrading and session in self.server.eio.sockets:
-            self._upgraded[session] = request
         served = _uncompressed(request)
         try:
             response: web.StreamResponse = await self.server.handle_request(served)
         except Exception as error:  # noqa: BLE001  # as in _message
             _log.debug("request refused by the library: %s", type(error).__name__)
             return await self._break_off(served, session)
-        finally:
-            if session is not None and upgrading and self._upgraded.get(session) is request:
-                del self._upgraded[session]
         return response
 
     async def _break_off(self, request: web.Request, session: str | None) -> web.Response:
@@ -293,9 +273,3 @@ class Engine:
         for gone in self._outside.keys() - sockets.keys():
             del self._outside[gone]
         self._cut.intersection_update(sockets)
-
-    def _transport(self, connection: str) -> asyncio.Transport | None:
-        request = self._upgraded.get(connection)
-        if request is None:
-            request = self.server.environ.get(connection, {}).get("aiohttp.request")
-        return request.transport if request is not None else None

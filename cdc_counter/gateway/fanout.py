@@ -9,11 +9,15 @@ two flushes has seen some of the changes in its snapshot and is sent only the ot
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from cdc_counter.core.reading import Change, CounterState, FeedEntry, Gap, Reading, Reset
 from cdc_counter.gateway.messages import changes_of, snapshot_of
+from cdc_counter.gateway.pace import Pace
 from cdc_counter.gateway.rooms import Room, RoomKey, Unsent
+
+PORTION: Final = 256
+"""Clients that are sent to before others may run: two milliseconds' work."""
 
 Capacity = Callable[[str, bool], int]
 """How many more messages a client can take; the flag says that it was full when last looked at."""
@@ -45,21 +49,25 @@ class _Subscription:
 class Fanout:
     """All rooms with at least one subscriber, and all clients."""
 
-    def __init__(self, max_subscriptions: int) -> None:
+    def __init__(self, max_subscriptions: int, tick_seconds: float) -> None:
         self._max_subscriptions = max_subscriptions
+        self._tick_seconds = tick_seconds
         self._rooms: dict[RoomKey, Room] = {}
         self._audience: dict[RoomKey, dict[str, _Subscription]] = {}
         self._clients: dict[str, set[RoomKey]] = {}
-        self._dirty: set[RoomKey] = set()
-        self._owed: dict[str, set[RoomKey]] = {}
+        self._pace = Pace(tick_seconds)
+        self._owed: dict[str, dict[RoomKey, None]] = {}
+        """Rooms of which each client is to get a snapshot, the one that is owed for longest first."""
+        self._owed_at = 0.0
+        """When it may next be looked whether they have a place."""
         self._congested_since: dict[str, float] = {}
         self.subscriptions = 0
         """How many there are, those still waiting for their snapshot included."""
 
-    @property
-    def pending(self) -> bool:
-        """Whether a flush has something to try."""
-        return bool(self._dirty or self._owed)
+    def next_flush_at(self) -> float | None:
+        """Return from when on a flush has something to try; None while there is nothing."""
+        moments = [self._pace.next_at(), self._owed_at if self._owed else None]
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def room(self, key: RoomKey) -> Room | None:
         """Return an open room."""
@@ -125,7 +133,7 @@ class Fanout:
                 case Change():
                     room = self._rooms.get(RoomKey(entry.counter, entry.scope))
                     if room is not None and room.apply(entry):
-                        self._dirty.add(room.key)
+                        self._pace.changed(room.key)
                 case Reset():
                     stale.update(self._expect_readings(entry.counter))
                 case Gap():
@@ -137,10 +145,10 @@ class Fanout:
     def install(self, room: Room, reading: Reading) -> None:
         """Put a reading into its room; everybody who has seen older values is owed a snapshot."""
         room.install(reading)
-        self._dirty.discard(room.key)
+        self._pace.forget(room.key)
         for client, subscription in self._audience[room.key].items():
             if subscription.seen is not None:
-                self._owed.setdefault(client, set()).add(room.key)
+                self._owe(client, room.key)
 
     def retire(self, room: Room) -> Delivery:
         """Close the room of a counter that is no more; return the last word to those who still look at it.
@@ -154,55 +162,80 @@ class Fanout:
             self.leave(client, room.key)
         return Delivery(Event.RESET, {**snapshot_of(room), "removed": True}, viewers)
 
-    def flush(self, capacity: Capacity, now: float) -> Iterator[Delivery]:
-        """Yield what is to be sent now. Each delivery must be sent before the next is asked for."""
-        dirty, self._dirty = self._dirty, set()
-        for key in dirty:
+    def flush(self, capacity: Capacity, now: float) -> Iterator[list[Delivery]]:
+        """Yield what is to be sent now, in portions; others may run between two of them, not within one."""
+        for key in self._pace.take(now):
             room = self._rooms.get(key)
             unsent = room.take_unsent() if room is not None and room.ready else None
             if room is not None and unsent is not None:
                 yield from self._changes(room, unsent, capacity, now)
-        yield from self._resets(capacity, now)
+        if self._owed and now >= self._owed_at:
+            self._owed_at = now + self._tick_seconds
+            yield from self._resets(capacity, now)
 
     def stuck(self, now: float, seconds: float) -> list[str]:
         """Return the clients that have had no place for longer than `seconds`."""
         return [client for client, since in self._congested_since.items() if now - since > seconds]
 
-    def _changes(self, room: Room, unsent: Unsent, capacity: Capacity, now: float) -> Iterator[Delivery]:
-        shared: list[str] = []
-        latecomers: list[tuple[str, dict[str, int]]] = []
-        for client, subscription in self._audience[room.key].items():
-            seen = subscription.seen
-            if seen is None or seen >= room.sequence:
-                continue
-            if room.key in self._owed.get(client, ()) or not self._has_place(client, capacity, now):
-                self._owed.setdefault(client, set()).add(room.key)
-                continue
-            subscription.seen = room.sequence
-            if seen <= unsent.after:
-                shared.append(client)
-            else:
-                rest = {bucket: unsent.values[bucket] for bucket, at in unsent.sequences.items() if at > seen}
-                latecomers.append((client, rest))
-        if shared:
-            yield Delivery(Event.TALLY, changes_of(room, unsent.values), tuple(shared))
-        for client, rest in latecomers:
-            yield Delivery(Event.TALLY, changes_of(room, rest), (client,))
+    def _changes(self, room: Room, unsent: Unsent, capacity: Capacity, now: float) -> Iterator[list[Delivery]]:
+        generation = room.generation
+        body = changes_of(room.key, unsent.values, unsent.version)
+        for clients in _portions(tuple(self._audience[room.key])):
+            if room.generation != generation or self._rooms.get(room.key) is not room:
+                # To be read again, and then everybody is owed a snapshot; or closed.
+                return
+            in_step, latecomers = self._takers(room.key, unsent, clients, capacity, now)
+            yield [
+                *([Delivery(Event.TALLY, body, tuple(in_step))] if in_step else ()),
+                *(Delivery(Event.TALLY, self._rest(room.key, unsent, seen), (client,)) for client, seen in latecomers),
+            ]
 
-    def _resets(self, capacity: Capacity, now: float) -> Iterator[Delivery]:
-        due: dict[RoomKey, tuple[Room, list[str]]] = {}
-        for client, keys in tuple(self._owed.items()):
-            ready = [key for key in keys if self._rooms[key].ready]
-            if not ready or not self._has_place(client, capacity, now):
+    def _takers(
+        self, key: RoomKey, unsent: Unsent, clients: tuple[str, ...], capacity: Capacity, now: float
+    ) -> tuple[list[str], list[tuple[str, int]]]:
+        """Return who is sent all that is unsent, and who has seen how much of it; others are owed a snapshot."""
+        audience = self._audience[key]
+        in_step: list[str] = []
+        latecomers: list[tuple[str, int]] = []
+        for client in clients:
+            subscription = audience.get(client)
+            seen = subscription.seen if subscription is not None else None
+            if subscription is None or seen is None or seen >= unsent.through:
                 continue
-            for key in ready[: capacity(client, False)]:
-                room = self._rooms[key]
-                due.setdefault(key, (room, []))[1].append(client)
-                self._audience[key][client].seen = room.sequence
-                self._settle(client, key)
-        # Sending may find a client dead and drop it, and with it the room: hence no look-up from here on.
-        for room, clients in due.values():
-            yield Delivery(Event.RESET, snapshot_of(room), tuple(clients))
+            if key in self._owed.get(client, ()) or not self._has_place(client, capacity, now):
+                self._owe(client, key)
+                continue
+            subscription.seen = unsent.through
+            if seen <= unsent.after:
+                in_step.append(client)
+            else:
+                latecomers.append((client, seen))
+        return in_step, latecomers
+
+    def _rest(self, key: RoomKey, unsent: Unsent, seen: int) -> dict[str, Any]:
+        rest = {bucket: unsent.values[bucket] for bucket, at in unsent.sequences.items() if at > seen}
+        return changes_of(key, rest, unsent.version)
+
+    def _resets(self, capacity: Capacity, now: float) -> Iterator[list[Delivery]]:
+        waiting: dict[RoomKey, list[str]] = {}
+        for client, keys in self._owed.items():
+            ready = [key for key in keys if self._rooms[key].ready]
+            if ready and self._has_place(client, capacity, now):
+                for key in ready:
+                    waiting.setdefault(key, []).append(client)
+        for key, clients in waiting.items():
+            for some in _portions(tuple(clients)):
+                room = self._rooms.get(key)
+                # Whoever has left is owed nothing any more.
+                here = [client for client in some if key in self._owed.get(client, ())]
+                if room is not None and room.ready:
+                    yield self._reset(room, [client for client in here if self._has_place(client, capacity, now)])
+
+    def _reset(self, room: Room, clients: list[str]) -> list[Delivery]:
+        for client in clients:
+            self._audience[room.key][client].seen = room.sequence
+            self._settle(client, room.key)
+        return [Delivery(Event.RESET, snapshot_of(room), tuple(clients))] if clients else []
 
     def _has_place(self, client: str, capacity: Capacity, now: float) -> bool:
         # Who was full has to drain a good part first: else every packet read would bring another snapshot.
@@ -218,14 +251,21 @@ class Fanout:
             room.expect_reading()
         return chosen
 
+    def _owe(self, client: str, key: RoomKey) -> None:
+        self._owed.setdefault(client, {})[key] = None
+
     def _settle(self, client: str, key: RoomKey) -> None:
         owed = self._owed.get(client)
         if owed is not None:
-            owed.discard(key)
+            owed.pop(key, None)
             if not owed:
                 del self._owed[client]
                 self._congested_since.pop(client, None)
 
     def _close(self, key: RoomKey) -> None:
         del self._audience[key], self._rooms[key]
-        self._dirty.discard(key)
+        self._pace.forget(key)
+
+
+def _portions(clients: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    return (clients[start : start + PORTION] for start in range(0, len(clients), PORTION))

@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from cdc_counter.core.definition import NO_KEY
+from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.reading import Reading, VerifiedAt
 from cdc_counter.gateway.rooms import Room, RoomKey
 
@@ -102,11 +103,6 @@ def _proof(verified_at: VerifiedAt | None) -> dict[str, str] | None:
     return {"time": datetime.fromtimestamp(verified_at.time, UTC).isoformat(), "lsn": verified_at.lsn}
 
 
-def changes_of(room: Room, changes: Mapping[str, int]) -> dict[str, Any]:
+def changes_of(key: RoomKey, changes: Mapping[str, int], version: Lsn) -> dict[str, Any]:
     """Return the event `tally`: absolute values of some buckets, 0 for gone."""
-    return {
-        "counter": room.key.counter,
-        "scope": room.key.scope,
-        "changes": changes,
-        "version": room.version.version,
-    }
+    return {"counter": key.counter, "scope": key.scope, "changes": changes, "version": version.version}

@@ -1,4 +1,4 @@
-"""The Socket.IO side: lets clients in, answers `subscribe` and `unsubscribe`, follows the feed and flushes per tick.
+"""The Socket.IO side: lets clients in, answers `subscribe` and `unsubscribe`, follows the feed and flushes.
 
 The decisions are elsewhere: what a token grants in `grants`, who is told what in `fanout`, limits in `engine`.
 """
@@ -6,6 +6,7 @@ The decisions are elsewhere: what a token grants in `grants`, who is told what i
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from cdc_counter.core.reading import FeedEntry, Gap
 from cdc_counter.errors import UnreachableError
 from cdc_counter.failpoints import Failpoint
 from cdc_counter.gateway.engine import NAMESPACE, Engine
-from cdc_counter.gateway.fanout import Delivery, Fanout
+from cdc_counter.gateway.fanout import PORTION, Delivery, Fanout
 from cdc_counter.gateway.grants import Authority, Grant, UnauthorizedError
 from cdc_counter.gateway.messages import (
     NOT_FOUND,
@@ -72,7 +73,6 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         behind_seconds: float = BEHIND_SECONDS,
     ) -> None:
         super().__init__(NAMESPACE)
-        self._tick_seconds = settings.tick_ms / 1000
         # An honest client asks once for each of its rooms, and perhaps for others in their place.
         self._most_asking = 2 * settings.max_subscriptions
         self._answer_seconds = answer_seconds
@@ -81,7 +81,7 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         self._authority = authority
         self._engine = engine
         self._metrics = metrics
-        self._fanout = Fanout(settings.max_subscriptions)
+        self._fanout = Fanout(settings.max_subscriptions, settings.tick_ms / 1000)
         self._something_new = asyncio.Event()
         self._farewells: list[Delivery] = []
         self._expired: asyncio.Queue[str] = asyncio.Queue()
@@ -236,26 +236,30 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
             self._followed = True
             entries = [Gap(sequence=0), *entries]
         self._loader.reload(self._fanout.take(entries))
-        if self._fanout.pending:
+        if self._fanout.next_flush_at() is not None:
             self._something_new.set()
 
     async def _flush_for_ever(self) -> None:
-        # The first change after a quiet moment goes out at once, the next ones together a tick later.
         while True:
-            await self._something_new.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._fanout.next_flush_at()):
+                    await self._something_new.wait()
             self._something_new.clear()
             await self._flush()
-            await asyncio.sleep(self._tick_seconds)
-            if self._fanout.pending:
-                self._something_new.set()
 
     async def _flush(self) -> None:
         now = asyncio.get_running_loop().time()
         while self._farewells:
             await self._deliver(self._farewells.pop(0))
         failpoints.reach(Failpoint.BEFORE_EMIT)
-        for delivery in self._fanout.flush(self._capacity, now):
-            await self._deliver(delivery)
+        sent = 0
+        for portion in self._fanout.flush(self._capacity, now):
+            for delivery in portion:
+                await self._deliver(delivery)
+                sent += len(delivery.clients)
+            if sent >= PORTION:
+                sent = 0
+                await asyncio.sleep(0)
         for client in self._fanout.stuck(now, self._behind_seconds):
             await self._engine.cut(self._clients[client].connection, "does not read")
 

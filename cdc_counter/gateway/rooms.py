@@ -25,9 +25,12 @@ class Unsent:
     """Changes since the last flush. `sequences` tells when each bucket changed, for whoever joined in between."""
 
     values: Mapping[str, int]
+    version: Lsn
     sequences: Mapping[str, int]
     after: int
     """What everybody who was here at the last flush has already seen."""
+    through: int
+    """The last of these changes."""
 
 
 class Room:
@@ -127,7 +130,8 @@ class Room:
             return None
         sequences, self._changed = self._changed, {}
         after, self._sent = self._sent, self.sequence
-        return Unsent({bucket: self.values.get(bucket, 0) for bucket in sequences}, sequences, after)
+        values = {bucket: self.values.get(bucket, 0) for bucket in sequences}
+        return Unsent(values, self.version, sequences, after, self.sequence)
 
     def _forget(self) -> None:
         self._changed.clear()

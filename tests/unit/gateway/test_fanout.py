@@ -1,6 +1,8 @@
 """The fan-out against a model: clients of every speed, joining, leaving, resets. No sockets, no time."""
 
 import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +27,7 @@ def change(key: RoomKey, sequence: int, values: dict[str, int]) -> Change:
 
 
 def fanout_with(*clients: str, key: RoomKey = KEY, limit: int = 100) -> Fanout:
-    fanout = Fanout(limit)
+    fanout = Fanout(limit, tick_seconds=0.0)
     for client in clients:
         fanout.enter(client)
         room = fanout.join(client, key)
@@ -34,6 +36,20 @@ def fanout_with(*clients: str, key: RoomKey = KEY, limit: int = 100) -> Fanout:
             fanout.install(room, reading(key, 0, {}))
         fanout.admit(client, key)
     return fanout
+
+
+class Places:
+    """A capacity of so many messages for each client, which are used up by `use`."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._used: Counter[str] = Counter()
+
+    def __call__(self, client: str, _was_full: bool) -> int:
+        return self._places - self._used[client]
+
+    def use(self, portion: list[Delivery]) -> None:
+        self._used.update(client for delivery in portion for client in delivery.clients)
 
 
 def open_handed(_client: str, _was_full: bool) -> int:
@@ -45,7 +61,7 @@ def full(_client: str, _was_full: bool) -> int:
 
 
 def flush(fanout: Fanout, capacity: Any = open_handed, now: float = 0.0) -> list[Delivery]:
-    return list(fanout.flush(capacity, now))
+    return [delivery for portion in fanout.flush(capacity, now) for delivery in portion]
 
 
 def test_clients_in_step_share_one_message() -> None:
@@ -82,7 +98,7 @@ def test_full_client_is_owed_one_snapshot_however_much_changed() -> None:
         assert flush(fanout, full) == []
     [delivery] = flush(fanout)
     assert (delivery.event, delivery.body["values"], delivery.clients) == (Event.RESET, {"x": 49}, ("a",))
-    assert not fanout.pending
+    assert fanout.next_flush_at() is None
 
 
 def test_only_a_client_that_stays_full_is_stuck() -> None:
@@ -112,9 +128,94 @@ def test_snapshots_owed_are_sent_as_far_as_there_is_place() -> None:
         fanout.admit("a", key)
     fanout.take([change(key, 1, {"x": 1}) for key in keys])
     flush(fanout, full)
-    sent = flush(fanout, lambda _client, _was_full: 3)
-    assert len(sent) == 3
+    places = Places(3)
+    for portion in fanout.flush(places, 0.0):
+        places.use(portion)
+    assert places("a", False) == 0
     assert len(flush(fanout)) == 7
+
+
+def test_snapshots_owed_are_sent_in_turn() -> None:
+    """A room that changes all the time, for which there is place once, keeps no other one waiting."""
+    fanout = fanout_with("a")
+    other = fanout.join("a", OTHER)
+    assert other is not None
+    fanout.install(other, reading(OTHER, 0, {}))
+    fanout.admit("a", OTHER)
+    fanout.take([change(KEY, 1, {"x": 1}), change(OTHER, 2, {"x": 1})])
+    flush(fanout, full)
+    sent: list[str] = []
+    for sequence in range(3, 7):
+        places = Places(1)
+        for portion in fanout.flush(places, 0.0):
+            places.use(portion)
+            sent += [delivery.body["scope"] for delivery in portion]
+        fanout.take([change(KEY, sequence, {"x": sequence})])
+        flush(fanout, full)
+    assert sent[:2] == [KEY.scope, OTHER.scope]
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> Fanout:
+    """Give a room whose clients are sent to one by one."""
+    monkeypatch.setattr("cdc_counter.gateway.fanout.PORTION", 1)
+    return fanout_with("a", "b", "c")
+
+
+def test_nobody_who_left_between_two_portions_is_sent_to(crowd: Fanout) -> None:
+    crowd.take([change(KEY, 1, {"x": 1})])
+    portions = crowd.flush(open_handed, 0.0)
+    [delivery] = next(portions)
+    assert delivery.clients == ("a",)
+    crowd.leave("b", KEY)
+    assert [delivery.clients for portion in portions for delivery in portion] == [("c",)]
+
+
+def test_nobody_who_left_between_two_portions_is_sent_what_it_was_owed(crowd: Fanout) -> None:
+    crowd.take([change(KEY, 1, {"x": 1})])
+    flush(crowd, full)
+    portions = crowd.flush(open_handed, 0.0)
+    next(portions)
+    crowd.leave("b", KEY)
+    assert [delivery.clients for portion in portions for delivery in portion] == [("c",)]
+
+
+def test_room_to_be_read_again_between_two_portions_sends_nothing_before(crowd: Fanout) -> None:
+    crowd.take([change(KEY, 1, {"x": 1})])
+    portions = crowd.flush(open_handed, 0.0)
+    next(portions)
+    crowd.take([Reset(2, None)])
+    assert list(portions) == []
+
+
+def test_who_asks_again_between_two_portions_gets_nothing_older_after_it(crowd: Fanout) -> None:
+    crowd.take([change(KEY, 1, {"x": 1})])
+    portions = crowd.flush(open_handed, 0.0)
+    next(portions)
+    crowd.take([change(KEY, 2, {"x": 2})])
+    crowd.admit("b", KEY)
+    assert [delivery.clients for portion in portions for delivery in portion] == [("c",)]
+    assert {delivery.clients: delivery.body["version"] for delivery in flush(crowd)} == {
+        ("a",): Lsn(2).version,
+        ("c",): Lsn(2).version,
+    }
+
+
+def test_first_change_is_sent_at_once_and_the_next_ones_of_that_room_a_tick_later() -> None:
+    fanout = Fanout(10, tick_seconds=1.0)
+    for key in (KEY, OTHER):
+        fanout.enter(key.scope)
+        room = fanout.join(key.scope, key)
+        assert room is not None
+        fanout.install(room, reading(key, 0, {}))
+        fanout.admit(key.scope, key)
+    fanout.take([change(KEY, 1, {"x": 1})])
+    assert len(flush(fanout, now=10.0)) == 1
+    fanout.take([change(KEY, 2, {"x": 2}), change(OTHER, 3, {"x": 3})])
+    assert [delivery.body["scope"] for delivery in flush(fanout, now=10.5)] == [OTHER.scope]
+    assert fanout.next_flush_at() == 11.0
+    assert [delivery.body["changes"] for delivery in flush(fanout, now=11.0)] == [{"x": 2}]
+    assert fanout.next_flush_at() is None
 
 
 def test_reset_of_one_counter_reads_only_its_rooms() -> None:
@@ -162,13 +263,13 @@ class Viewer:
     version: str = ""
     place: int = 0
 
-    def see(self, delivery: Delivery) -> None:
-        assert delivery.body["version"] >= self.version
-        self.version = delivery.body["version"]
-        if delivery.event is Event.RESET:
-            self.values = dict(delivery.body["values"])
+    def see(self, event: Event, body: Mapping[str, Any]) -> None:
+        assert body["version"] >= self.version
+        self.version = body["version"]
+        if event is Event.RESET:
+            self.values = dict(body["values"])
         else:
-            merged = self.values | delivery.body["changes"]
+            merged = self.values | body["changes"]
             self.values = {bucket: value for bucket, value in merged.items() if value}
 
 
@@ -177,12 +278,14 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        self.fanout = Fanout(10)
+        self.fanout = Fanout(10, tick_seconds=1.0)
+        self.now = 1.0
         self.tallies: dict[str, int] = {}
         self.sequence = 0
         self.viewers: dict[str, Viewer] = {}
-        self.steps = [self.change, self.change, self.change, self.flush, self.join, self.leave, self.reset]
-        self.steps += [self.install, self.read]
+        self.meanwhile = [self.change, self.change, self.change, self.join, self.rejoin, self.leave, self.reset]
+        self.meanwhile += [self.install, self.read, self.wait]
+        self.steps = [*self.meanwhile, self.flush, self.flush]
 
     def change(self) -> None:
         self.sequence += 1
@@ -190,14 +293,24 @@ class World:
         self.tallies = {bucket: value for bucket, value in (self.tallies | values).items() if value}
         self.fanout.take([change(KEY, self.sequence, values)])
 
-    def flush(self) -> None:
-        self.deliver(lambda client, _was_full: max(0, self.viewers[client].place))
+    def wait(self) -> None:
+        self.now += 0.4
 
-    def deliver(self, capacity: Any) -> None:
-        for delivery in self.fanout.flush(capacity, 0.0):
+    def flush(self) -> None:
+        for _ in self.deliver(lambda client, _was_full: max(0, self.viewers[client].place)):
+            if self.chance.random() < 0.5:
+                self.chance.choice(self.meanwhile)()
+
+    def deliver(self, capacity: Any) -> Iterator[None]:
+        for portion in self.fanout.flush(capacity, self.now):
+            self._arrive(portion)
+            yield
+
+    def _arrive(self, portion: list[Delivery]) -> None:
+        for delivery in portion:
             for client in delivery.clients:
                 self.viewers[client].place -= 1
-                self.viewers[client].see(delivery)
+                self.viewers[client].see(delivery.event, delivery.body)
 
     def join(self) -> None:
         name = f"client {self.chance.random()}"
@@ -207,6 +320,15 @@ class World:
         snapshot = self.fanout.admit(name, KEY)
         assert snapshot is not None
         self.viewers[name] = Viewer(dict(snapshot["values"]), snapshot["version"])
+
+    def rejoin(self) -> None:
+        """Subscribe again to what one is subscribed to."""
+        if self.viewers:
+            name = self.chance.choice(list(self.viewers))
+            self.install()
+            snapshot = self.fanout.admit(name, KEY)
+            assert snapshot is not None
+            self.viewers[name].see(Event.RESET, snapshot)
 
     def leave(self) -> None:
         if self.viewers:
@@ -233,13 +355,16 @@ class World:
 def test_every_viewer_ends_with_the_tallies_and_never_sees_an_older_version(seed: int, steps: int) -> None:
     """Any mixture of changes, flushes, slow clients, late ones, resets: caught up, all show the same."""
     world = World(seed)
-    for _ in range(steps):
-        world.chance.choice(world.steps)()
-    world.install()
-    world.deliver(open_handed)
-    world.deliver(open_handed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cdc_counter.gateway.fanout.PORTION", 2)
+        for _ in range(steps):
+            world.chance.choice(world.steps)()
+        world.install()
+        for _ in range(2):
+            world.now += 1.0
+            list(world.deliver(open_handed))
     assert [viewer.values for viewer in world.viewers.values()] == [world.tallies] * len(world.viewers)
-    assert not world.fanout.pending
+    assert world.fanout.next_flush_at() is None
 
 
 @pytest.mark.parametrize("admitted", [True, False])
