@@ -4,6 +4,9 @@ Clients in step share one message per room. A client that takes its messages too
 room that changed meanwhile, however often it changed, and gets it once there is place for it: what waits for one
 client is bounded by its subscriptions, and it never sees anything older than what it has seen. Whoever joined between
 two flushes has seen some of the changes in its snapshot and is sent only the others. No sockets, tasks or clock here.
+
+A flush to thousands of clients comes in portions, and anything may happen between two of them: what a portion sends,
+and to whom, is decided when it is asked for.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +20,7 @@ from cdc_counter.gateway.pace import Pace
 from cdc_counter.gateway.rooms import Room, RoomKey, Unsent
 
 PORTION: Final = 256
-"""Clients that are sent to before others may run: two milliseconds' work."""
+"""Clients that are sent to before others may run: about five milliseconds' work."""
 
 Capacity = Callable[[str, bool], int]
 """How many more messages a client can take; the flag says that it was full when last looked at."""
@@ -202,7 +205,7 @@ class Fanout:
             seen = subscription.seen if subscription is not None else None
             if subscription is None or seen is None or seen >= unsent.through:
                 continue
-            if key in self._owed.get(client, ()) or not self._has_place(client, capacity, now):
+            if (self._owed and key in self._owed.get(client, ())) or not self._has_place(client, capacity, now):
                 self._owe(client, key)
                 continue
             subscription.seen = unsent.through
@@ -239,8 +242,10 @@ class Fanout:
 
     def _has_place(self, client: str, capacity: Capacity, now: float) -> bool:
         # Who was full has to drain a good part first: else every packet read would bring another snapshot.
-        if capacity(client, client in self._congested_since) > 0:
-            self._congested_since.pop(client, None)
+        was_full = client in self._congested_since
+        if capacity(client, was_full) > 0:
+            if was_full:
+                del self._congested_since[client]
             return True
         self._congested_since.setdefault(client, now)
         return False
