@@ -8,6 +8,7 @@ with it, and it is certain to be committed, since PostgreSQL sends nothing else.
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outbox import Deltas, Fold, Loss, without_zeros
@@ -15,6 +16,12 @@ from cdc_counter.core.recent import AppliedTransaction
 from cdc_counter.core.watermark import Partial, Watermark
 from cdc_counter.core.xid import XID_LOW
 from cdc_counter.errors import ProtocolError, ReseedNeededError
+
+_SHORT_ROW: Final = 200
+"""Bytes: a few deltas."""
+
+_FOLDS: Final = 10_000
+"""15 MB with three deltas each, as measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,8 @@ class Batcher:
         self._open: _Transaction | None = None
         self._skipping = False
         self._held_cost = 0
+        # Shared by transactions that are whole: nobody adds to them.
+        self._folds: dict[bytes, Fold] = {}
 
     @property
     def ready_cost(self) -> int:
@@ -147,12 +156,22 @@ class Batcher:
             return False
         if commit_lsn < self._start.lsn or end_lsn <= self._last_lsn:
             return False
-        current = _Transaction(commit_lsn, commit_time, rows=1, xid=xid)
-        current.fold.add_row(text)
-        cost = current.fold.cost
+        fold = self._folds.get(text)
+        if fold is None:
+            fold = Fold()
+            fold.add_row(text)
+            self._remember_fold(text, fold)
+        cost = fold.cost
         self._held_cost += cost
-        self._wait(current, end_lsn, cost)
+        self._wait(_Transaction(commit_lsn, commit_time, 0, 1, xid, fold), end_lsn, cost)
         return True
+
+    def _remember_fold(self, text: bytes, fold: Fold) -> None:
+        """Keep what a short row folds to: most are one more, or one less, of the same few."""
+        if len(text) <= _SHORT_ROW:
+            if len(self._folds) >= _FOLDS:
+                self._folds.clear()
+            self._folds[text] = fold
 
     def _wait(self, current: _Transaction, end_lsn: Lsn, cost: int) -> None:
         current.end_lsn = end_lsn
@@ -205,8 +224,7 @@ class Batcher:
         fold = waiting[0].fold
         if len(waiting) > 1:
             fold = Fold()
-            for transaction in waiting:
-                fold.add(transaction.fold)
+            fold.add_all(transaction.fold for transaction in waiting)
         self._closed = max(waiting[-1].end_lsn or self._closed, self._idle)
         self._steps.append(
             Step(

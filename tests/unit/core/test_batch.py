@@ -289,3 +289,15 @@ def test_a_notice_does_not_change_the_identifier_that_a_row_told() -> None:
     step = batcher.take()
     assert step is not None
     assert [t.xid for t in step.transactions] == [7]
+
+
+def test_rows_that_are_alike_count_each_time_and_in_their_own_step() -> None:
+    batcher = Batcher(Watermark(Lsn(0)), 100)
+    text = b'[[1,"-","a",1],[1,"-","b",-1]]'
+    for number in range(1, 7):
+        assert batcher.whole(Lsn(10 * number), 0.0, number, text, Lsn(10 * number + 5))
+        if number % 3 == 0:
+            step = batcher.take()
+            assert step is not None
+            assert step.deltas == {(1, "-"): {"a": 3, "b": -3}}
+            assert [transaction.deltas for transaction in step.transactions] == [{(1, "-"): {"a": 1, "b": -1}}] * 3
