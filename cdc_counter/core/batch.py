@@ -17,6 +17,9 @@ from cdc_counter.core.watermark import Partial, Watermark
 from cdc_counter.core.xid import XID_LOW
 from cdc_counter.errors import ProtocolError, ReseedNeededError
 
+MOST_TOGETHER: Final = 4
+"""How many steps' worth of transactions one step takes whose keys are the same."""
+
 _SHORT_ROW: Final = 200
 """Bytes: a few deltas."""
 
@@ -69,6 +72,7 @@ class Batcher:
         self._steps: deque[Step] = deque()
         self._waiting: list[_Transaction] = []
         self._waiting_cost = 0
+        self._together = Fold()
         self._open: _Transaction | None = None
         self._skipping = False
         self._held_cost = 0
@@ -175,8 +179,19 @@ class Batcher:
 
     def _wait(self, current: _Transaction, end_lsn: Lsn, cost: int) -> None:
         current.end_lsn = end_lsn
-        if current.in_parts or self._waiting_cost + cost > self._max_cost:
+        # Transactions that change the same keys cost a script call no more than one of them; memory they do cost.
+        if (
+            current.in_parts
+            or self._together.cost + cost > self._max_cost
+            or self._waiting_cost + cost > MOST_TOGETHER * self._max_cost
+        ):
             self._close_waiting()
+        if not self._waiting:
+            self._together = current.fold
+        else:
+            if len(self._waiting) == 1:
+                self._together = self._together.copy()
+            self._together.add(current.fold)
         self._waiting.append(current)
         self._waiting_cost += cost
         if current.in_parts:
@@ -221,10 +236,7 @@ class Batcher:
             return
         waiting, self._waiting = self._waiting, []
         cost, self._waiting_cost = self._waiting_cost, 0
-        fold = waiting[0].fold
-        if len(waiting) > 1:
-            fold = Fold()
-            fold.add_all(transaction.fold for transaction in waiting)
+        fold, self._together = self._together, Fold()
         self._closed = max(waiting[-1].end_lsn or self._closed, self._idle)
         self._steps.append(
             Step(

@@ -103,21 +103,28 @@ class Fold:
         # Never starts as RETIRED does, whatever somebody has put in the place of an SQLSTATE.
         self._break(loss.counters, f"the outbox could not be written ({loss.sqlstate})")
 
-    def add_all(self, others: Iterable["Fold"]) -> None:
-        """Add other folds' deltas to this one; the others are left as they were."""
+    def copy(self) -> "Fold":
+        """Return one that can be added to, and leave this one as it is."""
+        fold = Fold()
+        fold.add(self)
+        return fold
+
+    def add(self, other: "Fold") -> None:
+        """Add another fold's deltas to this one; the other is left as it was."""
         deltas = self.deltas
-        for other in others:
-            for key, added in other.deltas.items():
-                buckets = deltas.get(key)
-                if buckets is None:
-                    deltas[key] = dict(added)
-                    continue
-                for bucket, delta in added.items():
-                    buckets[bucket] = buckets.get(bucket, 0) + delta
-            self.entries += other.entries
-            for counter, reason in other.broken.items():
-                self._break((counter,), reason)
-        self.keys = sum(map(len, deltas.values()))
+        for key, added in other.deltas.items():
+            buckets = deltas.get(key)
+            if buckets is None:
+                deltas[key] = dict(added)
+                self.keys += len(added)
+                continue
+            before = len(buckets)
+            for bucket, delta in added.items():
+                buckets[bucket] = buckets.get(bucket, 0) + delta
+            self.keys += len(buckets) - before
+        self.entries += other.entries
+        for counter, reason in other.broken.items():
+            self._break((counter,), reason)
 
     def _add_broken(self, entry: object) -> None:
         if type(entry) is not list or len(entry) != _BROKEN_FIELDS or type(entry[0]) is not int:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from cdc_counter import failpoints
 from cdc_counter.core import intake
 from cdc_counter.core.assembly import Assembly
-from cdc_counter.core.batch import Batcher
+from cdc_counter.core.batch import MOST_TOGETHER, Batcher
 from cdc_counter.core.frames import StandbyStatusUpdate
 from cdc_counter.core.progress import Progress
 from cdc_counter.errors import CdcCounterError, UnreachableError
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _READ_LIMIT: Final = 65_536
 """Bytes taken before other tasks get their turn: a few milliseconds of decoding, whatever the size of rows."""
 
-_READY_BATCHES: Final = 4
+_READY_BATCHES: Final = 4 * MOST_TOGETHER
 """Reading pauses when this many batches' keys wait: two being folded, one in flight, one to spare."""
 
 _CONFIRM_PAUSE: Final = 0.1

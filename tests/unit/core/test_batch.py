@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_counter.core.assembly import Assembly
-from cdc_counter.core.batch import Batcher, Step
+from cdc_counter.core.batch import MOST_TOGETHER, Batcher, Step
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outbox import SCOPE_COST, Loss
 from cdc_counter.core.watermark import Partial, Watermark
@@ -301,3 +301,27 @@ def test_rows_that_are_alike_count_each_time_and_in_their_own_step() -> None:
             assert step is not None
             assert step.deltas == {(1, "-"): {"a": 3, "b": -3}}
             assert [transaction.deltas for transaction in step.transactions] == [{(1, "-"): {"a": 1, "b": -1}}] * 3
+
+
+def test_transactions_with_the_same_keys_share_a_step_that_costs_as_much_as_one_of_them() -> None:
+    batcher = Batcher(Watermark(Lsn(0)), 10)
+    alike = b'[[1,"-","a",1],[1,"-","b",-1]]'
+    for number in range(1, MOST_TOGETHER * 2 + 2):
+        assert batcher.whole(Lsn(10 * number), 0.0, number, alike, Lsn(10 * number + 5))
+    first, second = batcher.take(), batcher.take()
+    assert first is not None
+    assert second is not None
+    # Each costs 5, together as much: but a step keeps no more transactions than four times 10 have room for.
+    assert (first.completed, first.deltas) == (8, {(1, "-"): {"a": 8, "b": -8}})
+    assert (first.cost, second.completed, second.after) == (40, 1, Watermark(Lsn(95)))
+
+
+def test_a_step_of_transactions_with_other_keys_stays_within_its_cost() -> None:
+    batcher = Batcher(Watermark(Lsn(0)), 10)
+    for number in range(1, 6):
+        text = b'[[1,"%d","a",1]]' % number
+        assert batcher.whole(Lsn(10 * number), 0.0, number, text, Lsn(10 * number + 5))
+    completed = []
+    while step := batcher.take():
+        completed.append(step.completed)
+    assert completed == [2, 2, 1]

@@ -38,8 +38,8 @@ def test_folds_add_up_and_leave_what_is_added_unchanged(rows: list[list[tuple[in
         part = Fold()
         part.add_row(text)
         before = json.dumps([[*key, buckets] for key, buckets in part.deltas.items()])
-        parts.add_all([part])
-        parts.add_all([Fold()])
+        parts.add(part)
+        parts.add(Fold())
         assert json.dumps([[*key, buckets] for key, buckets in part.deltas.items()]) == before
     assert (parts.deltas, parts.entries, parts.keys) == (whole.deltas, whole.entries, whole.keys)
 
@@ -73,7 +73,7 @@ def test_the_first_reason_of_a_broken_capture_is_kept() -> None:
     fold.add_row(b'[[1,"22012","division by zero"],[1,"22003","out of range"],[2,"x","y",1]]')
     other = Fold()
     other.add_row(b'[[1,"XX000","later"],[3,"22012","m"]]')
-    fold.add_all([other])
+    fold.add(other)
     assert fold.broken == {1: "22012: division by zero", 3: "22012: m"}
 
 
