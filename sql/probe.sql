@@ -69,5 +69,9 @@ FROM pg_attribute AS p
 JOIN pg_attribute AS r ON r.attrelid = %(relation)s::oid AND r.attname = p.attname AND NOT r.attisdropped
 WHERE p.attrelid = %(probe)s::regclass AND p.attnum = ANY(%(numbers)s::int2[])
 
+-- name: column_names
+SELECT attname::text FROM pg_attribute WHERE attrelid = %(probe)s::regclass AND attnum = ANY(%(numbers)s::int2[])
+ORDER BY attnum
+
 -- name: deparse
 SELECT pg_get_viewdef(%(view)s::regclass)

@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS {outbox} (
 ) PARTITION BY LIST (part)
 
 -- name: current_part
-((extract(epoch FROM pg_catalog.clock_timestamp())::bigint / 3600) % {leaves})::smallint
+((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())::bigint / 3600) % {leaves})::smallint
 
 -- name: create_outbox_leaf
 CREATE TABLE IF NOT EXISTS {leaf} PARTITION OF {outbox} FOR VALUES IN ({part})

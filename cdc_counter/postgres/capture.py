@@ -13,8 +13,8 @@ from typing import Final
 
 from psycopg import sql
 
-from cdc_counter.postgres import counting, moves
-from cdc_counter.postgres.outbox_ring import store_statements, store_variables
+from cdc_counter.postgres import counting, moves, one_row
+from cdc_counter.postgres.outbox_ring import enter_statements, store_statements, store_variables
 from cdc_counter.postgres.probe import ProbedCounter
 from cdc_counter.postgres.relations import Member, Relation
 from cdc_counter.postgres.rendering import (
@@ -117,13 +117,16 @@ def _function(relation: Relation, counters: Sequence[NumberedCounter], schema: s
     name = function_name(relation, event)
     function = qualified(schema, name)
     store = store_statements(schema, (counter.id for counter in counters))
-    moved = moves.moved_check(relation, schema, (counter.id for counter in counters)) if event is Event.UPDATE else ""
-    body = _truncate_body(counters, store) if event is Event.TRUNCATE else _row_body(counters, event, store, moved)
+    body = (
+        _truncate_body(counters, store)
+        if event is Event.TRUNCATE
+        else _row_body(relation, counters, schema, event, store)
+    )
     create = render(
         "capture",
         "create_function",
         function=function,
-        settings=raw(function_settings()),
+        settings=raw(function_settings(converts=_converts(relation, counters, event))),
         body=raw(dollar_quoted(body, "capture")),
     )
     # The second hash is of what PostgreSQL keeps as the source: somebody who replaces the function leaves the COMMENT.
@@ -145,20 +148,52 @@ def comment_text(digest: str) -> str:
     return literal_text(COMMENT_PREFIX + digest)
 
 
-def _row_body(counters: Sequence[NumberedCounter], event: Event, store: sql.SQL, moved_check: str) -> str:
+def _row_body(
+    relation: Relation, counters: Sequence[NumberedCounter], schema: str, event: Event, store: sql.SQL
+) -> str:
     queries = [(counter.id, _row_entries(counter, event)) for counter in counters]
     one_by_one = [
         render("capture", "one_counter", id=raw(str(counter_id)), entries=raw(query)) for counter_id, query in queries
     ]
+    ids = [counter.id for counter in counters]
     return render(
         "capture",
         "row_change_body",
+        one_row=raw(_one_row(relation, counters, schema, event)),
         all_counters=raw("\nUNION ALL\n".join(query for _, query in queries)),
         one_by_one=raw("\n".join(one_by_one)),
-        moved_check=raw(moved_check),
+        moved_check=raw(moves.moved_check(relation, schema, ids) if event is Event.UPDATE else ""),
         store=store,
         store_variables=store_variables(),
     )
+
+
+def _converts(relation: Relation, counters: Sequence[NumberedCounter], event: Event) -> bool:
+    """Say whether more than canonical keys, which heed no settings, is converted from or to text."""
+    compares_moved_rows = event is Event.UPDATE and relation.members[0].is_partitioned
+    return compares_moved_rows or any(counter.probed.heeds_settings for counter in counters)
+
+
+def _one_row(relation: Relation, counters: Sequence[NumberedCounter], schema: str, event: Event) -> str:
+    """Return what is done about a statement that changed one row; nothing where that is not to be had."""
+    numbered = [(counter.id, counter.probed) for counter in counters]
+    match event:
+        case Event.INSERT:
+            entries = one_row.insert_entries(numbered)
+        case Event.DELETE:
+            entries = one_row.delete_entries(numbered)
+        case _:
+            entries = one_row.update_entries(numbered)
+    if not entries:
+        return ""
+    statements = render(
+        "capture",
+        "one_row",
+        find=raw(entries),
+        enter=enter_statements(schema),
+        outbox=qualified(schema, "outbox"),
+    )
+    return moves.unless_rows_move(relation, schema, statements) if event is Event.UPDATE else statements
 
 
 def _row_entries(counter: NumberedCounter, event: Event) -> str:

@@ -72,6 +72,15 @@ _CLAUSES: Final = (
     "rowMarks",
 )
 
+_FIRST_OWN_OID: Final = 16_384
+"""FirstNormalObjectId: what initdb made has a smaller one."""
+
+_PLAIN_TYPES: Final = frozenset([16, 20, 21, 23, 25, 26, 1042, 1043, 1700, 2950])
+"""bool, int8, int2, int4, text, oid, bpchar, varchar, numeric and uuid: written and read alike in every session."""
+
+_CSTRING: Final = "2275"
+"""What the functions return that write a value as text."""
+
 _CLOCK_WORD: Final = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 
 
@@ -143,6 +152,24 @@ def uses(query: Node) -> Uses:
         if node.kind == "VAR":
             columns.add(int(node.text("varattno")))
     return Uses(*map(frozenset, (functions, operators, written, read, columns)))
+
+
+def heed_settings(query: Node) -> bool:
+    """Say whether a session's settings could change what the expressions of a query mean.
+
+    What is called immutable may still heed them: a function of the user's own, a conversion from or to text, such as
+    that of a float, and the text of a constant, such as that of an array with NULL. So all but the plainest is taken
+    to.
+    """
+    used = uses(query)
+    own = (oid >= _FIRST_OWN_OID for oid in (*used.functions, *used.operators))
+    converted = {*used.read_types, *used.written_types}
+    for node in _expression_nodes(query):
+        if node.kind == "COERCETODOMAIN" or node.text("funcresulttype") == _CSTRING:
+            return True
+        if node.kind == "CONST":
+            converted.add(int(node.text("consttype")))
+    return any(own) or not converted <= _PLAIN_TYPES
 
 
 def set_returning_depths(query: Node, functions: dict[int, FunctionFacts]) -> Iterator[tuple[str, bool]]:

@@ -18,6 +18,9 @@ LONGEST_KEY: Final = 1024
 
 _HEAD: Final = 200
 
+_NEVER_SHORTENED: Final = 64
+"""Bytes of the longest text that can't look shortened: it would end in `~` and 64 digits."""
+
 
 class KeyKind(Enum):
     """How a type is made canonical."""
@@ -49,6 +52,8 @@ _KINDS: Final = {
     "timestamptz": KeyKind.TIMESTAMPTZ,
     "bytea": KeyKind.BYTES,
 }
+
+_ANY_LENGTH: Final = frozenset({KeyKind.NUMERIC, KeyKind.TEXT, KeyKind.BYTES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,33 +104,56 @@ def key_refusal(column: ColumnType) -> tuple[str, str] | None:
 
 def canonical_key(columns: Sequence[KeyColumn]) -> str:
     """Return the SQL expression for the key text of some raw columns; never NULL."""
+    if len(columns) == 1 and columns[0].kind is KeyKind.TEXT:
+        text = _bounded_text(columns[0])
+        return _not_null(f"CASE WHEN {_with_backslash(text)} THEN E'\\\\' || ({text}) ELSE {text} END")
+    return _key(columns, [_bounded_text(column) for column in columns])
+
+
+def quick_key(columns: Sequence[KeyColumn]) -> str:
+    """Return a much shorter expression with the same value, where no column has a `quick_key_refusal` that holds."""
+    return _key(columns, [_text(column) for column in columns])
+
+
+def quick_key_refusal(column: KeyColumn) -> str | None:
+    """Return the SQL condition under which only `canonical_key` is right; None where there is none."""
+    if column.kind not in _ANY_LENGTH:
+        return None
+    text = _text(column)
+    long = f"octet_length({text}) > {_NEVER_SHORTENED}"
+    return f"{long} OR {_with_backslash(text)}" if column.kind is KeyKind.TEXT else long
+
+
+def _key(columns: Sequence[KeyColumn], texts: Sequence[str]) -> str:
     if not columns:
         return f"{literal_text(NO_KEY)}::text"
     if len(columns) == 1:
-        return _single(columns[0])
-    return "'[' || " + " || ',' || ".join(_json_part(column) for column in columns) + " || ']'"
+        return _not_null(texts[0])
+    parts = (_json_part(column, text) for column, text in zip(columns, texts, strict=True))
+    return "'[' || " + " || ',' || ".join(parts) + " || ']'"
 
 
-def _single(column: KeyColumn) -> str:
-    text = _text(column)
-    if column.kind is KeyKind.TEXT:
-        # E'' strings: the same under either setting of standard_conforming_strings
-        text = f"CASE WHEN left({text}, 1) = E'\\\\' THEN E'\\\\' || ({text}) ELSE {text} END"
+def _not_null(text: str) -> str:
     return f"coalesce({text}, E'\\\\N')"
 
 
-def _json_part(column: KeyColumn) -> str:
+def _with_backslash(text: str) -> str:
+    # E'' strings: the same under either setting of standard_conforming_strings
+    return f"left({text}, 1) = E'\\\\'"
+
+
+def _json_part(column: KeyColumn, text: str) -> str:
     match column.kind:
         case KeyKind.NUMBER | KeyKind.BOOLEAN:
-            part = _text(column)
+            part = text
         case KeyKind.NUMERIC:
             # JSON has no NaN and no infinity: those become strings
             part = (
                 f"CASE WHEN {column.name} IN ('NaN', 'Infinity', '-Infinity') "
-                f"THEN to_json(({_text(column)})::text)::text ELSE {_text(column)} END"
+                f"THEN to_json(({text})::text)::text ELSE {text} END"
             )
         case _:
-            part = f"to_json({_text(column)})::text"
+            part = f"to_json({text})::text"
     return f"coalesce({part}, 'null')"
 
 
@@ -135,9 +163,9 @@ def _text(column: KeyColumn) -> str:
         case KeyKind.NUMBER | KeyKind.BOOLEAN | KeyKind.PLAIN:
             return f"{name}::text"
         case KeyKind.NUMERIC:
-            return _bounded(f"trim_scale({name})::text")
+            return f"trim_scale({name})::text"
         case KeyKind.TEXT:
-            return _bounded(f'{name}::text COLLATE "C"')
+            return f'{name}::text COLLATE "C"'
         case KeyKind.DATE:
             # to_json writes ISO 8601 under any DateStyle
             return f"(to_json({name}) #>> '{{}}')"
@@ -147,13 +175,16 @@ def _text(column: KeyColumn) -> str:
                 f"ELSE to_json({name}) #>> '{{}}' END"
             )
         case KeyKind.BYTES:
-            return _bounded(f"encode({name}, 'hex')")
+            return f"encode({name}, 'hex')"
 
 
-def _bounded(text: str) -> str:
+def _bounded_text(column: KeyColumn) -> str:
     """Shorten long texts; a short text that looks shortened is hashed too, so that no two keys share one text."""
+    text = _text(column)
+    if column.kind not in _ANY_LENGTH:
+        return text
     return (
         f"CASE WHEN octet_length({text}) > {LONGEST_KEY} "
-        f"OR octet_length({text}) > 64 AND {text} ~ '~[0-9a-f]{{64}}$' "
+        f"OR octet_length({text}) > {_NEVER_SHORTENED} AND {text} ~ '~[0-9a-f]{{64}}$' "
         f"THEN left({text}, {_HEAD}) || '~' || encode(sha256(convert_to({text}, 'UTF8')), 'hex') ELSE {text} END"
     )

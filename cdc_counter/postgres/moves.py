@@ -73,6 +73,13 @@ def moved_check(relation: Relation, schema: str, counters: Iterable[int]) -> str
     return render("capture", "moved_check", broken=raw(entries), **_settings(relation, schema))
 
 
+def unless_rows_move(relation: Relation, schema: str, statements: str) -> str:
+    """Return statements of the capture function of UPDATE that trust its tables: not where rows may be missing."""
+    if not relation.members[0].is_partitioned:
+        return statements
+    return render("capture", "unless_rows_move", statements=raw(statements), **_settings(relation, schema))
+
+
 def _settings(relation: Relation, schema: str) -> dict[str, sql.SQL]:
     """Return the custom parameters that carry what is noted to the statement's trigger, as literals."""
     digest = hashlib.sha256(relation.quoted.encode()).hexdigest()[:8]

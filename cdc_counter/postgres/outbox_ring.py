@@ -32,6 +32,31 @@ def store_variables() -> sql.SQL:
     return raw(render("capture", "store_variables"))
 
 
+def enter_statements(schema: str) -> sql.SQL:
+    """Return what lets a firing in to this hour's partition, or raises; cheaper than finding one that lets it in."""
+    outbox = identifier_text(schema, "outbox")
+    locks = [
+        render(
+            "capture",
+            "enter_leaf",
+            part=raw(str(part)),
+            lock=raw(
+                render("capture", "lock_outbox", outbox=raw(outbox), leaf=qualified(schema, leaf_name(part))).strip()
+            ),
+        )
+        for part in range(LEAVES)
+    ]
+    return raw(
+        render(
+            "capture",
+            "enter_outbox",
+            part=current_part(),
+            locks=raw("\n".join(locks)),
+            outbox_name=raw(literal_text(outbox)),
+        )
+    )
+
+
 def store_statements(schema: str, counters: Iterable[int]) -> sql.SQL:
     """Return the part of a capture function that puts `cdc_entries` into the outbox, if there are any."""
     outbox = identifier_text(schema, "outbox")

@@ -7,7 +7,8 @@ or an operator means the same in the truth view and in the triggers. All in a tr
 
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -28,6 +29,20 @@ ROWS = "<counted rows>"
 
 _INTEGERS = {"int2": "bigint", "int4": "bigint", "int8": "numeric"}
 _VIEW = "_view"
+_ROW_VIEW = "_row"
+
+
+@dataclass(frozen=True, slots=True)
+class RowExpressions:
+    """What a counter makes of any one row, each expression by itself as PostgreSQL deparsed it.
+
+    `columns` are named as in the rows query, with `w` first: whether the row counts. `source` is the FROM clause that
+    gives them their table, with `ROWS`. `reads` are the table's columns that they use.
+    """
+
+    columns: Mapping[str, str]
+    source: str
+    reads: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,8 @@ class ProbedCounter:
     """A declaration that PostgreSQL has understood.
 
     `rows_query` selects the raw keys (`s1`, `b1`, ...) and, for a sum, the measure `m` from `ROWS`. `sum_type` is None
-    for a count, else the type in which measures are added without overflow.
+    for a count, else the type in which measures are added without overflow. `row` has the expressions one by one; None
+    where one row can make several keys. `heeds_settings` says that what they mean may depend on the session.
     """
 
     definition: CounterDefinition
@@ -45,6 +61,8 @@ class ProbedCounter:
     by: tuple[KeyColumn, ...]
     sum_type: str | None
     scale: int
+    row: RowExpressions | None = None
+    heeds_settings: bool = True
 
     @property
     def scoped(self) -> bool:
@@ -82,6 +100,7 @@ class _Probe:
         self._definition = definition
         self._relation = relation
         self._name = f"cdc_probe_{secrets.token_hex(8)}"
+        self._makes_sets = False
 
     async def run(self) -> ProbedCounter:
         definition = self._definition
@@ -178,6 +197,7 @@ class _Probe:
 
     def _check_sets(self, subject: _Expression, query: Node, functions: dict[int, expressions.FunctionFacts]) -> None:
         for _, is_top in expressions.set_returning_depths(query, functions):
+            self._makes_sets = True
             if subject.key != "by":
                 raise self._refused(subject, "returns a set", "use a set-returning function only in 'by'")
             if not is_top:
@@ -205,7 +225,8 @@ class _Probe:
         name = self._name + _VIEW
         selected = targets or [_Expression("measure", "m", "1")]
         await self._create_view(name, selected, definition.where)
-        refusal = expressions.structure_refusal(await self._stored_query(name), len(selected))
+        query = await self._stored_query(name)
+        refusal = expressions.structure_refusal(query, len(selected))
         if refusal is not None:
             raise DefinitionError(f"counter {definition.name!r}: one of its expressions {refusal}")
         types = await self._column_types(name)
@@ -213,10 +234,13 @@ class _Probe:
         sum_type, scale = None, 0
         if definition.sum_of is not None:
             sum_type, scale = self._sum(targets[-1], types["m"])
+        columns = await self._create_row_view(targets)
         return ProbedCounter(
             definition=definition,
             relation=self._relation,
             rows_query=await self._rows_query(name),
+            row=None if self._makes_sets else await self._row_expressions(columns, query),
+            heeds_settings=expressions.heed_settings(query),
             scope=keys["scope"],
             by=keys["by"],
             sum_type=sum_type,
@@ -272,6 +296,33 @@ class _Probe:
         await self._pin({"search_path": pinned_settings()["search_path"], "quote_all_identifiers": "off"})
         text = (await self._deparse(view)).strip().removesuffix(";")
         return re.sub(rf"(?:pg_temp(?:_\d+)?\.)?{self._name}\b", ROWS, text)
+
+    async def _create_row_view(self, targets: list[_Expression]) -> list[str]:
+        """Create a view of every row, with the mark whether it counts; return what its columns stand for."""
+        where = self._definition.where
+        mark = _Expression("where", "w", "true" if where is None else f"({where}\n) IS TRUE")
+        columns = [replace(target, column=self._row_column(target.column)) for target in (mark, *targets)]
+        await self._create_view(self._name + _ROW_VIEW, columns, None)
+        return [target.column for target in (mark, *targets)]
+
+    def _row_column(self, column: str) -> str:
+        # Nobody can guess it, so the view's text can be cut where it stands.
+        return f"{self._name}_{column}"
+
+    async def _row_expressions(self, columns: list[str], query: Node) -> RowExpressions:
+        rest = (await self._rows_query(self._name + _ROW_VIEW)).removeprefix("SELECT ")
+        alone = {}
+        for column in columns:
+            alone[column], rest = rest.split(f" AS {self._row_column(column)}", 1)
+            rest = rest.lstrip(", \n")
+        return RowExpressions(alone, rest, await self._column_names(query))
+
+    async def _column_names(self, query: Node) -> tuple[str, ...]:
+        numbers = list(expressions.uses(query).columns)
+        cursor = await self._connection.execute(
+            block("probe", "column_names"), {"probe": self._name, "numbers": numbers}
+        )
+        return tuple([row[0] async for row in cursor])
 
     async def _pin(self, settings: dict[str, str]) -> None:
         for name, value in settings.items():

@@ -179,9 +179,9 @@ async def test_loss_is_told_in_whatever_encoding_the_server_speaks(database: str
             for (source,) in connection.execute(
                 "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'capture_%'"
             ).fetchall():
-                connection.execute(
-                    source.replace("EXECUTE format(", "RAISE EXCEPTION 'Sperre für »%»', 1; EXECUTE format(")
-                )
+                for taking in ("EXECUTE format(", "CASE cdc_part"):
+                    source = source.replace(taking, f"RAISE EXCEPTION 'Sperre für »%»', 1; {taking}")  # noqa: PLW2901
+                connection.execute(source)
             with losses(connection) as told:
                 write(connection)
                 assert told() == all_ids(connection)
@@ -255,7 +255,7 @@ def test_statement_that_is_cancelled_in_our_function_is_cancelled_whole(connecti
         "SELECT pg_get_functiondef(oid), proname FROM pg_proc WHERE proname LIKE 'capture_insert_%'"
     ).fetchall()
     assert "new_rows" in source, name
-    connection.execute(source.replace("BEGIN\n    BEGIN", "BEGIN\n    BEGIN PERFORM public.slow(1);", 1))
+    connection.execute(source.replace("    BEGIN\n", "    BEGIN PERFORM public.slow(1);\n", 1))
     as_writer(connection)
     connection.execute("SET statement_timeout = '50ms'")
     with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
@@ -284,6 +284,6 @@ def test_assertion_in_a_function_of_the_application_breaks_no_write(connection: 
     ((source,),) = connection.execute(
         "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'capture_insert_%'"
     ).fetchall()
-    connection.execute(source.replace("BEGIN\n    BEGIN", "BEGIN\n    BEGIN ASSERT false;", 1))
+    connection.execute(source.replace("    BEGIN\n", "    BEGIN ASSERT false;\n", 1))
     connection.execute(INSERT)
     assert_exact(connection)
