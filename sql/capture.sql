@@ -70,7 +70,8 @@ FROM {source} LIMIT 2);
 
 -- name: one_row_changes
         -- To compare first costs a query more where counts change; where they don't it spares most of the work.
-        cdc_same := ARRAY(SELECT {same} FROM new_rows AS cdc_new, old_rows AS cdc_old LIMIT 2);
+        cdc_same := ARRAY(SELECT {same}
+FROM (SELECT {columns} FROM new_rows) AS cdc_new, (SELECT {columns} FROM old_rows) AS cdc_old LIMIT 2);
         IF cardinality(cdc_same) = 1 THEN
             IF cdc_same[1] THEN
                 RETURN NULL;

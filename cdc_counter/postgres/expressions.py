@@ -78,8 +78,10 @@ _FIRST_OWN_OID: Final = 16_384
 _PLAIN_TYPES: Final = frozenset([16, 20, 21, 23, 25, 26, 1042, 1043, 1700, 2950])
 """bool, int8, int2, int4, text, oid, bpchar, varchar, numeric and uuid: written and read alike in every session."""
 
-_CSTRING: Final = "2275"
-"""What the functions return that write a value as text."""
+_STRUCTURED_TYPES: Final = frozenset([114, 3802, 1082, 1114, 1184])
+"""json, jsonb, date, timestamp and timestamptz: as harmless where no conversion from or to text is asked for."""
+
+_WITHOUT_VALUE: Final = frozenset(["CASEWHEN", "WHEN", "STRING", "ARRAYEXPR", "ARRAY"])
 
 _CLOCK_WORD: Final = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 
@@ -157,19 +159,21 @@ def uses(query: Node) -> Uses:
 def heed_settings(query: Node) -> bool:
     """Say whether a session's settings could change what the expressions of a query mean.
 
-    What is called immutable may still heed them: a function of the user's own, a conversion from or to text, such as
-    that of a float, and the text of a constant, such as that of an array with NULL. So all but the plainest is taken
-    to.
+    What is called immutable may still heed them: a function of the user's own, a conversion from or to text such as
+    that of a float, also inside a function (`xpath`, `$.time_tz()` of a jsonpath), and the text of a constant such as
+    that of an array with NULL. So every value has to be of a type that none of these is known for.
     """
     used = uses(query)
-    own = (oid >= _FIRST_OWN_OID for oid in (*used.functions, *used.operators))
+    if any(oid >= _FIRST_OWN_OID for oid in (*used.functions, *used.operators)):
+        return True
     converted = {*used.read_types, *used.written_types}
     for node in _expression_nodes(query):
-        if node.kind == "COERCETODOMAIN" or node.text("funcresulttype") == _CSTRING:
-            return True
         if node.kind == "CONST":
             converted.add(int(node.text("consttype")))
-    return any(own) or not converted <= _PLAIN_TYPES
+        # The elements of an array are looked at one by one.
+        if node.kind not in _WITHOUT_VALUE and _type_of(node) not in _PLAIN_TYPES | _STRUCTURED_TYPES:
+            return True
+    return not converted <= _PLAIN_TYPES
 
 
 def set_returning_depths(query: Node, functions: dict[int, FunctionFacts]) -> Iterator[tuple[str, bool]]:

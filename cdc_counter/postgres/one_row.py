@@ -14,16 +14,13 @@ from typing import Final
 from psycopg import sql
 
 from cdc_counter.core.definition import NO_KEY
-from cdc_counter.postgres.key_types import KeyColumn, KeyKind, quick_key, quick_key_refusal
+from cdc_counter.postgres.key_types import KeyColumn, quick_key, quick_key_refusal
 from cdc_counter.postgres.outbox_ring import CHUNK
 from cdc_counter.postgres.probe import ROWS, ProbedCounter, RowExpressions
 from cdc_counter.postgres.rendering import raw, render
 
 _NEW: Final = "new"
 _OLD: Final = "old"
-
-_NEVER_ESCAPED: Final = frozenset({KeyKind.NUMBER, KeyKind.BOOLEAN, KeyKind.PLAIN})
-"""Texts of these kinds are JSON strings as they are."""
 
 _ARGUMENTS: Final = 90
 """PostgreSQL passes at most 100 to a function (FUNC_MAX_ARGS)."""
@@ -79,7 +76,7 @@ class _Row:
         """When the grouped query has to do it."""
         refusals = [quick_key_refusal(column) for column in (*self.scope, *self.by)]
         if self.counter.sum_type == "numeric":
-            refusals.append(f"{self._column('m')}::numeric = 'NaN'")
+            refusals.append(f"{self._column('m')}::numeric IN ('NaN', 'Infinity', '-Infinity')")
         condition = " OR ".join(refusal for refusal in refusals if refusal)
         return f"{self.counts} AND ({condition})" if condition and self.counts else condition or None
 
@@ -113,10 +110,12 @@ def update_entries(counters: Sequence[tuple[int, ProbedCounter]]) -> str:
     if not new:
         return ""
     changes = [_change(n, o) for n, o in zip(new, old, strict=True)]
+    read = sorted({name for row in new for name in row.expressions.reads})
     return render(
         "capture",
         "one_row_changes",
-        same=raw(_same_columns([row.expressions for row in new])),
+        same=raw(_same(len(read))),
+        columns=raw(_read_columns(read)),
         entries=_line([change for change in changes if change], [*new, *old]),
         new=_source(new),
         old=_source(old),
@@ -135,16 +134,18 @@ def _one_sided(rows: Sequence[_Row]) -> str:
     return render("capture", "one_row_entries", entries=_line([row.entry for row in rows], rows), source=_source(rows))
 
 
-def _same_columns(counters: Iterable[RowExpressions]) -> str:
-    """Return the condition that the columns which any counter reads are what they were, to the last bit.
+def _read_columns(names: Sequence[str]) -> str:
+    """Return a select list of columns under names of ours: where one is gone, `row.count` would be `count(row)`."""
+    return ", ".join(f"{sql.Identifier(name).as_string()} AS c{at}" for at, name in enumerate(names))
+
+
+def _same(count: int) -> str:
+    """Return the condition that all of `_read_columns` are what they were, to the last bit.
 
     Equal is not enough: 1.0 equals 1.00, but an expression can tell them apart.
     """
-    names = sorted({name for counter in counters for name in counter.reads})
-    if not names:
-        return "true"
-    new, old = (", ".join(sql.Identifier(f"cdc_{side}", name).as_string() for name in names) for side in (_NEW, _OLD))
-    return f"record_image_eq(ROW({new}), ROW({old}))"
+    new, old = (", ".join(f"cdc_{side}.c{at}" for at in range(count)) for side in (_NEW, _OLD))
+    return f"record_image_eq(ROW({new}), ROW({old}))" if count else "true"
 
 
 def _change(new: _Row, old: _Row) -> str | None:
@@ -188,9 +189,7 @@ def _json(columns: tuple[KeyColumn, ...]) -> Sequence[str]:
     """Return a key in JSON: a literal, or a literal, an expression and a literal."""
     if not columns:
         return [f'"{NO_KEY}"']
-    if len(columns) == 1 and columns[0].kind in _NEVER_ESCAPED:
-        # The backslash of a NULL's \\N is doubled in JSON, and once more in E''.
-        return ['"', f"coalesce({columns[0].name}::text, E'\\\\\\\\N')", '"']
+    # Escaped whatever the type: the column may have become a text since.
     return ["", f"to_json({quick_key(columns)})", ""]
 
 
