@@ -1,4 +1,4 @@
-"""The process: `python -m benchmarks.crowd PLAN`. Says `ready`, then obeys a line at a time, and answers with a line.
+"""The process: `python -m benchmarks.crowd FILE`, a plan. Says `ready`, then obeys and answers a line at a time.
 
 `begin VALUE` notes anew, with everybody having seen this value; `begin VALUE whole` keeps every event instead.
 `end FILE` writes what was noted into a file and answers with the seconds of CPU used since `begin`.
@@ -16,7 +16,7 @@ from benchmarks.crowd.plan import Plan
 
 def main() -> None:
     """Connect, serve, obey, until the pipe is closed."""
-    clients = Clients(Plan.from_json(sys.argv[1]))
+    clients = Clients(Plan.from_json(Path(sys.argv[1]).read_text(encoding="utf-8")))
     clients.connect()
     gc.disable()
     _say("ready")

@@ -30,7 +30,10 @@ class Crowd:
         progress.write_bytes(bytes(16))
         with progress.open("r+b") as file:
             self._progress = memoryview(mmap.mmap(file.fileno(), 16)).cast("q")
-        self._program = Program.module("benchmarks.crowd", replace(plan, progress=str(progress)).to_json())
+        # In a file: the rooms of thousands of clients are too long for an argument.
+        told = folder / f"crowd-{plan.port}.plan"
+        told.write_text(replace(plan, progress=str(progress)).to_json(), encoding="utf-8")
+        self._program = Program.module("benchmarks.crowd", str(told))
         self.count = len(plan.rooms)
 
     def __enter__(self) -> Self:

@@ -187,7 +187,8 @@ class Engine:
         if not self._origins.allows(request.headers.get("Origin"), request.headers.get("Host")):
             self._metrics.clients_refused.labels("origin").inc()
             return web.json_response({"error": "origin not allowed"}, status=403)
-        session = request.query.get("sid")
+        # An empty one begins a session, as none does.
+        session = request.query.get("sid") or None
         if "j" in request.query:
             # Script-tag polling has no origin check in browsers.
             return web.json_response({"error": "jsonp is not served"}, status=400)
@@ -224,7 +225,9 @@ class Engine:
         self.server.eio.sockets.pop(connection, None)
 
     async def _message(self, connection: str, data: str | bytes) -> None:
-        if connection in self._cut:
+        # After a CLOSE of its own the library still reads what a WebSocket sends.
+        socket = self.server.eio.sockets.get(connection)
+        if connection in self._cut or socket is None or socket.closed:
             return
         now = asyncio.get_running_loop().time()
         budget = self._budgets.get(connection)

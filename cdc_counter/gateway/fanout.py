@@ -223,7 +223,8 @@ class Fanout:
         waiting: dict[RoomKey, list[str]] = {}
         for client, keys in self._owed.items():
             ready = [key for key in keys if self._rooms[key].ready]
-            if ready and self._has_place(client, capacity, now):
+            # Whoever was full is looked at even where there is nothing to send yet: it may have read everything.
+            if (ready or client in self._congested_since) and self._has_place(client, capacity, now):
                 for key in ready:
                     waiting.setdefault(key, []).append(client)
         for key, clients in waiting.items():

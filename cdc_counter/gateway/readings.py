@@ -45,6 +45,8 @@ class Readings:
 
     def __init__(self, source: TallySource) -> None:
         self._source = source
+        self._looking = asyncio.Semaphore(READERS)
+        """Turns to ask for a counter: each takes a connection to Redis."""
         self._epoch = ""
         self._reached: Lsn = ZERO
         self._over: set[str] = set()
@@ -52,7 +54,8 @@ class Readings:
 
     async def find(self, key: RoomKey) -> CounterInfo | None:
         """Return the counter if this scope of it can exist, else None; raises UnreachableError."""
-        info = await self._source.counter(key.counter)
+        async with self._looking:
+            info = await self._source.counter(key.counter)
         return info if info is not None and (info.scoped or key.scope == NO_KEY) else None
 
     async def has(self, key: RoomKey, *, scope_named: bool) -> bool:

@@ -1,11 +1,13 @@
 """All clients come at once, or come back after the gateway was killed: each is answered, and Redis hardly notices."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 import redis
+import socketio
 
 from tests.fault.deployment import Deployment, Traffic, honest_recount
 from tests.rig.watchers import Room, Shown, Watchers
@@ -63,3 +65,9 @@ async def test_a_burst_of_requests_is_answered(database18: str, redis_url: str, 
                     return answer.status
 
             assert set(await asyncio.gather(*map(status_of, range(600)))) == {200}
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(socketio.AsyncSimpleClient()) for _ in range(200)]
+            await asyncio.gather(*(client.connect(f"http://127.0.0.1:{daemon.port}") for client in clients))
+            # Without a scope, which the gateway has to look up.
+            asked = [client.client.call("subscribe", {"counter": "conversations"}) for client in clients]
+            assert all("error" not in answer for answer in await asyncio.gather(*asked))

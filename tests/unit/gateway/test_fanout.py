@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.reading import Change, CounterState, Reading, Reset
+from cdc_counter.core.reading import Change, CounterState, Gap, Reading, Reset
 from cdc_counter.gateway.fanout import Delivery, Event, Fanout
 from cdc_counter.gateway.rooms import RoomKey
 
@@ -108,6 +108,15 @@ def test_only_a_client_that_stays_full_is_stuck() -> None:
     assert fanout.stuck(159.0, 60.0) == []
     assert fanout.stuck(161.0, 60.0) == ["a"]
     flush(fanout, now=162.0)
+    assert fanout.stuck(1000.0, 60.0) == []
+
+
+def test_client_that_has_read_everything_is_not_stuck_while_a_room_is_read_again() -> None:
+    fanout = fanout_with("a")
+    fanout.take([change(KEY, 1, {"x": 1})])
+    assert not any(fanout.flush(full, 100.0))
+    fanout.take([Gap(sequence=2)])
+    assert not any(fanout.flush(open_handed, 101.0))
     assert fanout.stuck(1000.0, 60.0) == []
 
 
