@@ -23,6 +23,9 @@ _TEXT: Final = 0x81
 _SHORT: Final = 125
 _MEDIUM: Final = 0xFFFF
 
+_MOST_WEBSOCKETS: Final = 2
+"""Of one session: a second may be tried while the first is half open. The library lets it try any number, for ever."""
+
 
 class OutgoingQueue(asyncio.Queue[Any]):
     """What waits for one client, how much text that is, and the WebSockets it can go to.
@@ -94,6 +97,9 @@ class DirectWebSocket(library.WebSocket):  # type: ignore[misc]  # the library h
 
     async def _serve(self, _websocket: "DirectWebSocket") -> None:
         self._transport = self.environ["aiohttp.request"].transport
+        if len(self._queue.websockets) >= _MOST_WEBSOCKETS:
+            self.abort()
+            return
         self._compresses = bool(self._sock.compress)
         self._queue.websockets.append(self)
         # The writer is a task begun in here, and so knows it, too.

@@ -213,6 +213,20 @@ async def test_session_with_two_websockets_stays_on_the_librarys_path_until_one_
     await first.close()
 
 
+async def test_session_has_two_websockets_at_the_most(start: Start, http: aiohttp.ClientSession) -> None:
+    served = await start()
+    async with http.get(f"{served.url}socket.io/?EIO=4&transport=polling") as response:
+        session = json.loads((await response.text())[1:])["sid"]
+    url = f"{served.url}socket.io/?EIO=4&transport=websocket&sid={session}"
+    tried = [await http.ws_connect(url) for _ in range(4)]
+    for websocket in tried[2:]:
+        assert (await websocket.receive()).type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
+    for websocket in tried[:2]:
+        await websocket.send_str("2probe")
+        assert await websocket.receive_str() == "3probe"
+        await websocket.close()
+
+
 async def test_frames_go_to_hundreds_of_clients_while_others_are_served(
     script: Script, start: Start, open_raw: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
