@@ -1,16 +1,19 @@
 """Charts as SVG text: bars with the ends of their rounds, and lines over one axis. Pure, and nothing but text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final, Protocol
 
 from benchmarks.figures import OURS, Spread
 
-_WIDTH: Final = 720
+_LONGEST_BAR: Final = 360
+_LONGEST_LINE: Final = 480
+_LETTER: Final = 7.5
+"""More than a letter is wide on average; what a label is given, as nothing here measures text."""
 _ROW: Final = 26
-_LEFT: Final = 250
+_LEFT: Final = 70
 _RIGHT: Final = 110
 _TOP: Final = 44
 _HEIGHT: Final = 300
@@ -45,19 +48,20 @@ class Bars:
     def svg(self) -> str:
         """Draw."""
         most = max((spread.high for _, spread in self.bars), default=1) or 1
-        scale = (_WIDTH - _LEFT - _RIGHT) / most
+        left = _room_for(label for label, _ in self.bars)
+        scale = _LONGEST_BAR / most
         parts = [_text(0, 18, f"{self.title} ({self.unit})", weight="bold")]
         for number, (label, spread) in enumerate(self.bars):
             y = _TOP + number * _ROW
-            middle, end = y + _ROW / 2 - 3, _LEFT + spread.high * scale
+            middle, end = y + _ROW / 2 - 3, left + spread.high * scale
             colour = _COLOURS[0] if OURS in label else "#9aa5b1"
             parts += [
-                _text(_LEFT - 8, middle + 4, label, anchor="end"),
-                f"<rect x='{_LEFT}' y='{y}' width='{spread.median * scale:.1f}' height='{_ROW - 6}' fill='{colour}'/>",
-                _line([(_LEFT + spread.low * scale, middle), (end, middle)], "#111111", 1.5),
-                _text(max(end, _LEFT + spread.median * scale) + 6, middle + 4, _short(spread.median)),
+                _text(left - 8, middle + 4, label, anchor="end"),
+                f"<rect x='{left}' y='{y}' width='{spread.median * scale:.1f}' height='{_ROW - 6}' fill='{colour}'/>",
+                _line([(left + spread.low * scale, middle), (end, middle)], "#111111", 1.5),
+                _text(max(end, left + spread.median * scale) + 6, middle + 4, _short(spread.median)),
             ]
-        return _document(_TOP + len(self.bars) * _ROW + 8, parts)
+        return _document(left + _LONGEST_BAR + _RIGHT, _TOP + len(self.bars) * _ROW + 8, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Lines:
     def svg(self) -> str:
         """Draw."""
         points = [point for line in self.lines.values() for point in line]
-        left, right, bottom = 70, _WIDTH - 170, _TOP + _HEIGHT
+        left, right, bottom = _LEFT, _LEFT + _LONGEST_LINE, _TOP + _HEIGHT
         x_axis = _Axis.over([x for x, _ in points], left, right)
         y_axis = _Axis.over([y for _, y in points], bottom, _TOP)
         parts = [_text(0, 18, f"{self.title}: {self.y_label}", weight="bold")]
@@ -86,11 +90,11 @@ class Lines:
         parts.append(_text((left + right) / 2, bottom + 38, self.x_label, anchor="middle"))
         for number, (label, line) in enumerate(self.lines.items()):
             colour = _COLOURS[number % len(_COLOURS)]
-            drawn = [(x_axis.at(x), y_axis.at(y)) for x, y in line]
+            drawn = [(x_axis.at(x), y_axis.at(y)) for x, y in sorted(line)]
             parts.append(_line(drawn, colour, 2))
             parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3' fill='{colour}'/>" for x, y in drawn]
             parts.append(_text(right + 12, _TOP + 14 + number * 20, label, colour=colour))
-        return _document(bottom + 50, parts)
+        return _document(right + 12 + _room_for(self.lines), bottom + 50, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,13 @@ class _Axis:
         return [self.high * part / 4 for part in range(5)]
 
 
-def _document(height: float, parts: Sequence[str]) -> str:
-    size = f"viewBox='-8 0 {_WIDTH + 16} {height:.0f}' width='{_WIDTH}'"
+def _room_for(labels: Iterable[str]) -> int:
+    """Return how wide the longest label may be, with a margin."""
+    return round(max(map(len, labels), default=0) * _LETTER) + 16
+
+
+def _document(width: float, height: float, parts: Sequence[str]) -> str:
+    size = f"viewBox='-8 0 {width + 16:.0f} {height:.0f}' width='{width:.0f}'"
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' {size} {_STYLE}>\n"
         f"<rect x='-8' width='100%' height='100%' fill='white'/>\n" + "\n".join(parts) + "\n</svg>\n"
