@@ -4,8 +4,6 @@ What differs from the Socket.IO side is only the envelope: the same rooms, grant
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -25,7 +23,7 @@ from cdc_counter.gateway.messages import (
     requested_room,
     snapshot_of,
 )
-from cdc_counter.gateway.readings import READERS, Readings
+from cdc_counter.gateway.readings import Readings, Turns
 from cdc_counter.gateway.rooms import RoomKey
 
 PREFIX: Final = "/v1/counters/"
@@ -35,9 +33,6 @@ DEFAULT_WAIT: Final = 1.0
 
 MOST_WAITING: Final = 10_000
 """Requests that wait for a position at once; each holds a connection and a few hundred bytes."""
-
-_PATIENCE: Final = 5.0
-"""Seconds for a turn to read: as long as Redis itself may take to answer."""
 
 
 class CounterApi:
@@ -50,7 +45,7 @@ class CounterApi:
         self._readings = readings
         self._arrivals = arrivals
         self._authority = authority
-        self._turns = asyncio.Semaphore(READERS)
+        self._turns = Turns()
 
     def attach(self, app: web.Application) -> None:
         """Add the routes. A scope is one percent-encoded text and may hold anything, slashes too."""
@@ -80,8 +75,10 @@ class CounterApi:
 
     async def _read(self, key: RoomKey, *, scope_named: bool) -> Reading | None:
         """Return a reading, None where there is no such room."""
-        async with self._turn():
-            return await self._readings.read(key) if await self._readings.has(key, scope_named=scope_named) else None
+        if not await self._readings.has(key, scope_named=scope_named):
+            return None
+        async with self._turns.one():
+            return await self._readings.read(key)
 
     async def _read_at(self, key: RoomKey, position: Lsn, seconds: float, latest: Reading) -> Reading:
         """Return the first reading that includes `position`, else the latest there was when the time was over."""
@@ -91,24 +88,11 @@ class CounterApi:
             async with asyncio.timeout(seconds):
                 while latest.version < position:
                     await self._arrivals.wait(key, position)
-                    async with self._turn():
+                    async with self._turns.one():
                         latest = await self._readings.read(key)
         except TimeoutError:
             pass
         return latest
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Hold a turn; raises UnreachableError when those before take too long."""
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise UnreachableError(f"readings asked for before this one took more than {_PATIENCE:g} s") from None
-        try:
-            yield
-        finally:
-            self._turns.release()
 
 
 def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

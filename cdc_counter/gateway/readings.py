@@ -7,7 +7,8 @@ wait for a room share one reading; how many run at once is bounded, so that a Ga
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from enum import Enum, auto
 from typing import Final
 
@@ -28,6 +29,9 @@ RETRY_SECONDS: Final = 0.1
 """How long a reader rests after a reading that failed: all of them together try 160 times a second, however many rooms
 there are."""
 
+_PATIENCE: Final = 5.0
+"""Seconds for a turn: as long as Redis itself may take to answer."""
+
 
 _WENT_BACK: Final = "wait for the consumer to notice what redis has lost, or ask 'cdc-counter status'"
 
@@ -40,13 +44,32 @@ class Outcome(Enum):
     UNAVAILABLE = auto()
 
 
+class Turns:
+    """Lets READERS at once ask Redis, each over a connection of its own. The others wait, but not for ever."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(READERS)
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Hold a turn; raises UnreachableError when those before take too long."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._free.acquire()
+        except TimeoutError:
+            raise UnreachableError(f"what was asked before this took more than {_PATIENCE:g} s") from None
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
 class Readings:
     """Checked access to the source."""
 
     def __init__(self, source: TallySource) -> None:
         self._source = source
-        self._looking = asyncio.Semaphore(READERS)
-        """Turns to ask for a counter: each takes a connection to Redis."""
+        self._looking = Turns()
         self._epoch = ""
         self._reached: Lsn = ZERO
         self._over: set[str] = set()
@@ -54,7 +77,7 @@ class Readings:
 
     async def find(self, key: RoomKey) -> CounterInfo | None:
         """Return the counter if this scope of it can exist, else None; raises UnreachableError."""
-        async with self._looking:
+        async with self._looking.one():
             info = await self._source.counter(key.counter)
         return info if info is not None and (info.scoped or key.scope == NO_KEY) else None
 

@@ -210,6 +210,8 @@ async def test_session_with_two_websockets_stays_on_the_librarys_path_until_one_
     await second.close()
     await eventually(_one_websocket(served), "the gateway to have noticed")
     script.change("open_by_channel", "42", {"7": 2})
+    await _received(first, '"7":2')
+    assert written == [True]
     await first.close()
 
 

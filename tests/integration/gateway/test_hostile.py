@@ -211,34 +211,34 @@ async def test_broken_frames_end_up_in_no_log_and_leave_nothing(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info] == []
 
 
-async def test_connecting_after_a_close_of_its_own_leaves_nothing(start: Start) -> None:
+async def test_connecting_after_a_close_of_its_own_leaves_nothing(start: Start, http: aiohttp.ClientSession) -> None:
     served = await start()
     server = served.gateway._engine.server
 
     async def none_left() -> bool:
         return not server.eio.sockets
 
-    async with aiohttp.ClientSession() as session:
-        websocket = await session.ws_connect(f"{served.url}socket.io/?EIO=4&transport=websocket")
-        await websocket.receive_str()
-        for packet in ("1", *["40"] * 20):
-            await websocket.send_str(packet)
-        await websocket.close()
+    websocket = await http.ws_connect(f"{served.url}socket.io/?EIO=4&transport=websocket")
+    await websocket.receive_str()
+    for packet in ("1", *["40"] * 20):
+        await websocket.send_str(packet)
+    await websocket.close()
     await eventually(none_left, "the session is over")
     assert not server.manager.rooms.get("/", {})
     assert not server.manager.pending_connect
 
 
-async def test_empty_session_is_counted_as_the_new_one_that_it_begins(start: Start) -> None:
+async def test_empty_session_is_counted_as_the_new_one_that_it_begins(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
     served = await start(max_clients=1)
-    async with aiohttp.ClientSession() as session:
-        url = f"{served.url}socket.io/?EIO=4&transport=websocket"
-        websocket = await session.ws_connect(url)
-        await websocket.receive_str()
-        for odd in ("&sid=", "&sid"):
-            with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
-                await session.ws_connect(url + odd)
-        await websocket.close()
+    url = f"{served.url}socket.io/?EIO=4&transport=websocket"
+    websocket = await http.ws_connect(url)
+    await websocket.receive_str()
+    for odd in ("&sid=", "&sid"):
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+            await http.ws_connect(url + odd)
+    await websocket.close()
 
 
 @pytest.mark.parametrize("watched", [True, False], ids=["others watch it", "nobody else does"])
