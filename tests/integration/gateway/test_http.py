@@ -10,6 +10,7 @@ import pytest
 from yarl import URL
 
 from cdc_counter.core.lsn import Lsn
+from cdc_counter.gateway.readings import READERS
 from tests.integration.gateway.conftest import Start
 from tests.integration.gateway.script import Script, status
 from tests.rig.eventually import eventually
@@ -63,6 +64,25 @@ async def test_redis_away_is_503(script: Script, start: Start, http: aiohttp.Cli
     assert await get(http, f"{served.url}v1/counters/total") == (503, {"error": "unavailable"})
     assert await get(http, f"{served.url}healthz") == (200, {"alive": True})
     assert (await get(http, f"{served.url}readyz"))[0] == 503
+
+
+async def test_request_whose_turn_does_not_come_is_503(
+    script: Script, start: Start, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_counter.gateway.readings._PATIENCE", 0.05)
+    url = f"{(await start()).url}v1/counters/total"
+    script.may_read.clear()
+    first = [asyncio.create_task(get(http, url)) for _ in range(READERS)]
+
+    async def reading() -> bool:
+        return script.reads == READERS
+
+    await eventually(reading, "as many readings as may be")
+    async with asyncio.timeout(20):
+        assert await get(http, url) == (503, {"error": "unavailable"})
+    script.may_read.set()
+    assert {code for code, _ in await asyncio.gather(*first)} == {200}
+    assert (await get(http, url))[0] == 200
 
 
 @pytest.mark.parametrize("counted", [True, False], ids=["own commit counted", "own commit not counted"])
