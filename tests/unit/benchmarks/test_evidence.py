@@ -13,6 +13,7 @@ from benchmarks.evidence import Evidence, Measured
 from benchmarks.figures import OURS, Figures, Spread
 from benchmarks.machine import without_out
 from benchmarks.page import write_page
+from benchmarks.plan import Piece, piece_of_own, pieces
 from benchmarks.sections import NAMES, section
 
 
@@ -128,3 +129,10 @@ def test_a_part_is_wanted_by_some_text_of_its_name(tmp_path: Path) -> None:
     assert run.wants("one-row transactions")
     assert not run.wants("losses")
     assert bench(tmp_path).wants("losses")
+
+
+def test_the_plan_takes_every_section_and_only_those_that_are_named() -> None:
+    for quick in (False, True):
+        assert {piece.section for piece in pieces(NAMES, quick=quick)} == set(NAMES)
+        assert {piece.section for piece in pieces(["drain", "growth"], quick=quick)} == {"drain", "growth"}
+    assert piece_of_own("drain", "losses", None, 9, quick=False) == Piece("drain", "losses", 1.0, 9)
