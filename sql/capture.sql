@@ -19,8 +19,7 @@ COMMENT ON FUNCTION {function}() IS {comment}
 -- name: row_change_body
 #variable_conflict use_column
 DECLARE
-    cdc_rows text[];
-    cdc_same boolean[];
+    cdc_same boolean;
     cdc_row text;
     cdc_entries text[];
     cdc_some text[];
@@ -42,51 +41,45 @@ BEGIN
 END
 
 -- name: one_row
-    -- One row is the most common case. Whatever is not as it should be is left to the statements below.
+    -- One row is the most common case. Whatever is not as it should be is left to the statements below, as are several
+    -- rows, of which STRICT complains.
     BEGIN
 {find}
-        IF cdc_row IS NOT NULL THEN
+        IF cdc_row = '' THEN
+            RETURN NULL;
+        END IF;
 {enter}
+        -- Asked only now: whoever waits for the lock, or has got it, has heard of what was revoked before.
+        IF NOT has_table_privilege({outbox_name}, 'INSERT') THEN
+            RAISE insufficient_privilege;
         END IF;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         cdc_row := NULL;
     END;
     IF cdc_row IS NOT NULL THEN
-        INSERT INTO {outbox} (part, xid, deltas) VALUES (cdc_part, pg_current_xact_id(), '[' || cdc_row || ']');
+        INSERT INTO {outbox} (part, xid, deltas)
+        VALUES (cdc_part, pg_current_xact_id(), format('[%s]', right(cdc_row, -1)));
+        RETURN NULL;
+    END IF;
+    IF NOT EXISTS ({rows}) THEN
         RETURN NULL;
     END IF;
 
 -- name: one_row_entries
-        cdc_rows := ARRAY(SELECT {entries}
-FROM {source} LIMIT 2);
-        IF cardinality(cdc_rows) = 1 THEN
-            cdc_row := cdc_rows[1];
-            IF cdc_row = '' THEN
-                RETURN NULL;
-            END IF;
-        ELSIF cardinality(cdc_rows) = 0 THEN
-            RETURN NULL;
-        END IF;
+        SELECT {entries}, {part} INTO STRICT cdc_row, cdc_part
+FROM {source};
+
+-- name: same_row
+record_image_eq(ROW({columns}), (SELECT ROW({columns}) FROM old_rows AS cdc_old))
 
 -- name: one_row_changes
         -- To compare first costs a query more where counts change; where they don't it spares most of the work.
-        cdc_same := ARRAY(SELECT {same}
-FROM (SELECT {columns} FROM new_rows) AS cdc_new, (SELECT {columns} FROM old_rows) AS cdc_old LIMIT 2);
-        IF cardinality(cdc_same) = 1 THEN
-            IF cdc_same[1] THEN
-                RETURN NULL;
-            END IF;
-            SELECT {entries} INTO cdc_row
-FROM {new}, {old};
-            IF cdc_row = '' THEN
-                RETURN NULL;
-            END IF;
-        ELSIF cardinality(cdc_same) = 0 THEN
-            -- No pair; a row of one side only would be a matter for the statements below.
-            IF NOT EXISTS (SELECT FROM new_rows) AND NOT EXISTS (SELECT FROM old_rows) THEN
-                RETURN NULL;
-            END IF;
+        SELECT {same} INTO STRICT cdc_same FROM new_rows AS cdc_new;
+        IF cdc_same THEN
+            RETURN NULL;
         END IF;
+        SELECT {entries}, {part} INTO STRICT cdc_row, cdc_part
+FROM {new}, {old};
 
 -- name: unless_rows_move
     IF current_setting({changed}, true) IS DISTINCT FROM 'on' THEN
@@ -149,17 +142,12 @@ cdc_part smallint;
         END IF;
     END IF;
 
--- name: enter_outbox
-            cdc_part := {part};
-            CASE cdc_part
-{locks}
-            END CASE;
-            IF NOT has_table_privilege({outbox_name}, 'INSERT') THEN
-                RAISE insufficient_privilege;
-            END IF;
-
 -- name: enter_leaf
-                WHEN {part} THEN {lock};
+IF cdc_part < {part} THEN
+{lower}
+ELSE
+{upper}
+END IF;
 
 -- name: lock_outbox
 LOCK TABLE ONLY {outbox}, {leaf} IN ROW EXCLUSIVE MODE NOWAIT

@@ -20,6 +20,7 @@ from cdc_counter.postgres.relations import Member, Relation
 from cdc_counter.postgres.rendering import (
     content_hash,
     dollar_quoted,
+    identifier_text,
     literal_text,
     qualified,
     raw,
@@ -179,19 +180,21 @@ def _one_row(relation: Relation, counters: Sequence[NumberedCounter], schema: st
     numbered = [(counter.id, counter.probed) for counter in counters]
     match event:
         case Event.INSERT:
-            entries = one_row.insert_entries(numbered)
+            find, rows = one_row.insert_entries(numbered), "SELECT FROM new_rows"
         case Event.DELETE:
-            entries = one_row.delete_entries(numbered)
+            find, rows = one_row.delete_entries(numbered), "SELECT FROM old_rows"
         case _:
-            entries = one_row.update_entries(numbered)
-    if not entries:
+            find, rows = one_row.update_entries(numbered), "SELECT FROM new_rows UNION ALL SELECT FROM old_rows"
+    if not find:
         return ""
     statements = render(
         "capture",
         "one_row",
-        find=raw(entries),
-        enter=enter_statements(schema),
+        find=raw(find),
+        enter=raw(enter_statements(schema)),
         outbox=qualified(schema, "outbox"),
+        outbox_name=raw(literal_text(identifier_text(schema, "outbox"))),
+        rows=raw(rows),
     )
     return moves.unless_rows_move(relation, schema, statements) if event is Event.UPDATE else statements
 

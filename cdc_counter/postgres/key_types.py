@@ -25,7 +25,8 @@ _NEVER_SHORTENED: Final = 64
 class KeyKind(Enum):
     """How a type is made canonical."""
 
-    NUMBER = "number"
+    INTEGER = "integer"
+    OID = "oid"
     NUMERIC = "numeric"
     BOOLEAN = "boolean"
     PLAIN = "plain"
@@ -36,10 +37,10 @@ class KeyKind(Enum):
 
 
 _KINDS: Final = {
-    "int2": KeyKind.NUMBER,
-    "int4": KeyKind.NUMBER,
-    "int8": KeyKind.NUMBER,
-    "oid": KeyKind.NUMBER,
+    "int2": KeyKind.INTEGER,
+    "int4": KeyKind.INTEGER,
+    "int8": KeyKind.INTEGER,
+    "oid": KeyKind.OID,
     "numeric": KeyKind.NUMERIC,
     "bool": KeyKind.BOOLEAN,
     "uuid": KeyKind.PLAIN,
@@ -110,9 +111,22 @@ def canonical_key(columns: Sequence[KeyColumn]) -> str:
     return _key(columns, [_bounded_text(column) for column in columns])
 
 
+def is_small(column: KeyColumn) -> bool:
+    """Say whether the type bounds what a value can take."""
+    return column.kind not in _ANY_LENGTH
+
+
 def quick_key(columns: Sequence[KeyColumn]) -> str:
     """Return a much shorter expression with the same value, where no column has a `quick_key_refusal` that holds."""
     return _key(columns, [_text(column) for column in columns])
+
+
+def digits_key(columns: Sequence[KeyColumn]) -> str | None:
+    r"""Return an expression for what stands between the quotes in JSON; None where it isn't always digits or `\N`."""
+    if len(columns) != 1 or columns[0].kind is not KeyKind.INTEGER:
+        return None
+    # There is no such operator for a text: should the column have become one since, the query fails.
+    return f"coalesce(({columns[0].name} | 0)::text, E'\\\\\\\\N')"
 
 
 def quick_key_refusal(column: KeyColumn) -> str | None:
@@ -144,7 +158,7 @@ def _with_backslash(text: str) -> str:
 
 def _json_part(column: KeyColumn, text: str) -> str:
     match column.kind:
-        case KeyKind.NUMBER | KeyKind.BOOLEAN:
+        case KeyKind.INTEGER | KeyKind.OID | KeyKind.BOOLEAN:
             part = text
         case KeyKind.NUMERIC:
             # JSON has no NaN and no infinity: those become strings
@@ -160,7 +174,7 @@ def _json_part(column: KeyColumn, text: str) -> str:
 def _text(column: KeyColumn) -> str:
     name = column.name
     match column.kind:
-        case KeyKind.NUMBER | KeyKind.BOOLEAN | KeyKind.PLAIN:
+        case KeyKind.INTEGER | KeyKind.OID | KeyKind.BOOLEAN | KeyKind.PLAIN:
             return f"{name}::text"
         case KeyKind.NUMERIC:
             return f"trim_scale({name})::text"

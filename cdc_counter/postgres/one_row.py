@@ -2,205 +2,311 @@
 
 Pure. It gives the same numbers as the grouped queries of `counting`, which take over wherever it does not apply:
 several rows, a key that has to be shortened, an expression that fails. The time goes not into such a row but into
-setting up the query, node by node; so a query here reads each transition table once, whatever the number of counters.
+setting up the query, node by node; so a query here reads each transition table once, whatever the number of counters,
+and puts their entries together by one call of format(), to which a key that several counters have is passed once.
 
 The expressions of all counters are computed in one list, where none can see what another one is called.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from psycopg import sql
 
 from cdc_counter.core.definition import NO_KEY
-from cdc_counter.postgres.key_types import KeyColumn, quick_key, quick_key_refusal
-from cdc_counter.postgres.outbox_ring import CHUNK
+from cdc_counter.postgres.key_types import KeyColumn, digits_key, is_small, quick_key, quick_key_refusal
+from cdc_counter.postgres.outbox_ring import CHUNK, current_part
 from cdc_counter.postgres.probe import ROWS, ProbedCounter, RowExpressions
 from cdc_counter.postgres.rendering import raw, render
 
 _NEW: Final = "new"
 _OLD: Final = "old"
 
-_ARGUMENTS: Final = 90
-"""PostgreSQL passes at most 100 to a function (FUNC_MAX_ARGS)."""
+_ARGUMENTS: Final = 99
+"""PostgreSQL passes at most 100 to a function (FUNC_MAX_ARGS); the first one of format() is the template."""
+
+_ARGUMENTS_OF_A_COUNTER: Final = 6
+"""At most: scope, bucket and measure of the new row and of the old one."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One counter's view of the new or the old row: SQL over what `_source` gives."""
+class CountedRow:
+    """A counter with its id, and what it makes of any one row."""
 
     id: int
     counter: ProbedCounter
     expressions: RowExpressions
-    side: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The row of one transition table and what is computed of it: each expression under a name of ours."""
+
+    name: str
+    computed: dict[str, str] = field(default_factory=dict)
+
+    def column(self, expression: str) -> str:
+        """Return a reference to what an expression gives."""
+        return f"cdc_{self.name}.{self.computed.setdefault(expression, f'e{len(self.computed)}')}"
+
+    def source(self, table: str) -> sql.SQL:
+        """Return the subquery that computes everything from the transition table, given the FROM clause."""
+        selected = ",\n".join(f"{expression} AS {name}" for expression, name in self.computed.items())
+        return raw(f"(\nSELECT {selected}\n{table.replace(ROWS, f'{self.name}_rows')}\n) AS cdc_{self.name}")
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of format(): parts of its template, which are SQL, and its arguments."""
+
+    parts: list[str] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
 
     @property
-    def selected(self) -> list[str]:
-        """The expressions as a select list, under names of this counter's own."""
-        return [f"{expression} AS {name}_{self.id}" for name, expression in self.expressions.columns.items()]
+    def has_room(self) -> bool:
+        return len(self.arguments) <= _ARGUMENTS - _ARGUMENTS_OF_A_COUNTER
 
     @property
-    def scope(self) -> tuple[KeyColumn, ...]:
-        return self._columns(self.counter.scope)
+    def sql(self) -> str:
+        template = "\n|| ".join(self.parts)
+        return "format({})".format(",\n".join([template, *self.arguments])) if self.arguments else template
 
-    @property
-    def by(self) -> tuple[KeyColumn, ...]:
-        return self._columns(self.counter.by)
+    def place(self, argument: str) -> str:
+        """Return where the template says an argument goes, which is passed once however often it is used."""
+        if argument not in self.arguments:
+            self.arguments.append(argument)
+        return f"%{self.arguments.index(argument) + 1}$s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One counter's view of the new or the old row: SQL over what its side computes."""
+
+    counted: CountedRow
+    side: _Side
 
     @property
     def counts(self) -> str | None:
         """Whether the row counts; None where every row does."""
-        return None if self.counter.definition.where is None else self._column("w")
+        return None if self.counted.counter.definition.where is None else self._column("w")
 
     @property
     def compared(self) -> list[str]:
         """What makes the entry of a row that counts."""
-        measure = [] if self.counter.sum_type is None else [self._column("m")]
-        return [*(column.name for column in (*self.scope, *self.by)), *measure]
+        measure = [] if self.counted.counter.sum_type is None else [self._column("m")]
+        return [*(column.name for column in self._keys), *measure]
 
     @property
-    def entry(self) -> str:
-        """The entry as text, NULL where the row does not count."""
-        conditions = [] if self.counts is None else [self.counts]
-        if self.counter.sum_type is None:
-            delta = ["1]" if self.side == _NEW else "-1]"]
-        else:
-            delta = ["", self._measure, "]"]
-            conditions.append(f"{self._column('m')} <> 0")
-        text = _concatenated([f"[{self.id},"], _json(self.scope), [","], _json(self.by), [","], delta)
-        return f"CASE WHEN {' AND '.join(conditions)} THEN {text} END" if conditions else text
+    def makes_entry(self) -> str | None:
+        """Whether the row makes an entry; None where every row does."""
+        is_something = None if self.counted.counter.sum_type is None else f"{self._column('m')} <> 0"
+        return " AND ".join(filter(None, (self.counts, is_something))) or None
 
     @property
     def odd(self) -> str | None:
         """When the grouped query has to do it."""
-        refusals = [quick_key_refusal(column) for column in (*self.scope, *self.by)]
-        if self.counter.sum_type == "numeric":
+        refusals = [quick_key_refusal(column) for column in self._keys]
+        if self.counted.counter.sum_type == "numeric":
             refusals.append(f"{self._column('m')}::numeric IN ('NaN', 'Infinity', '-Infinity')")
-        condition = " OR ".join(refusal for refusal in refusals if refusal)
+        condition = " OR ".join(filter(None, refusals))
         return f"{self.counts} AND ({condition})" if condition and self.counts else condition or None
 
     @property
+    def is_simple(self) -> bool:
+        """Whether keys and measure may be computed where nobody asks for them: that is neither costly nor impossible.
+
+        They are columns, and small where a condition guards them; where none does, a large one is `odd`.
+        """
+        expressions = self.counted.expressions
+        names = {*expressions.reads, *map(_quoted, expressions.reads)}
+        columns = all(text in names for name, text in expressions.columns.items() if name != "w")
+        return columns and (self.makes_entry is None or all(is_small(column) for column in self._keys))
+
+    def entry(self, call: _Call) -> str:
+        """Return the entry, a comma before it, as a template of the call."""
+        counter = self.counted.counter
+        scope, by = (self._key(call, columns) for columns in (counter.scope, counter.by))
+        delta = "1" if self.side.name == _NEW else "-1"
+        if counter.sum_type is not None:
+            delta = call.place(self._measure)
+        return f",[{self.counted.id},{scope},{by},{delta}]"
+
+    @property
+    def _keys(self) -> tuple[KeyColumn, ...]:
+        return self._referring((*self.counted.counter.scope, *self.counted.counter.by))
+
+    @property
     def _measure(self) -> str:
-        value = f"{self._column('m')}::{self.counter.sum_type}"
-        if self.counter.sum_type == "numeric":
-            value = f"trunc({value} * 1{'0' * self.counter.scale}::numeric)"
-        return value if self.side == _NEW else f"-({value})"
+        counter = self.counted.counter
+        value = f"{self._column('m')}::{counter.sum_type}"
+        if counter.sum_type == "numeric":
+            value = f"trunc({value} * 1{'0' * counter.scale}::numeric)"
+        return value if self.side.name == _NEW else f"-({value})"
+
+    def _key(self, call: _Call, columns: tuple[KeyColumn, ...]) -> str:
+        if not columns:
+            return f'"{NO_KEY}"'
+        referring = self._referring(columns)
+        if digits := digits_key(referring):
+            return f'"{call.place(digits)}"'
+        # Escaped whatever the type: the column may have become a text since.
+        return call.place(f"to_json({quick_key(referring)})")
+
+    def _referring(self, columns: Iterable[KeyColumn]) -> tuple[KeyColumn, ...]:
+        return tuple(replace(column, name=self._column(column.name)) for column in columns)
 
     def _column(self, name: str) -> str:
-        return f"cdc_{self.side}.{name}_{self.id}"
-
-    def _columns(self, columns: Iterable[KeyColumn]) -> tuple[KeyColumn, ...]:
-        return tuple(replace(column, name=self._column(column.name)) for column in columns)
+        return self.side.column(self.counted.expressions.columns[name])
 
 
 def insert_entries(counters: Sequence[tuple[int, ProbedCounter]]) -> str:
-    """Return what sets `cdc_row` to the entries of one inserted row; nothing where one row can make several keys."""
-    return _one_sided(_rows(counters, _NEW))
+    """Return what finds the entries of one inserted row; nothing where one row can make several keys.
+
+    It sets `cdc_part` to this hour's partition of the outbox; and `cdc_row` to the entries, a comma before each, or to
+    NULL where the grouped query has to make them.
+    """
+    return _one_sided(_counted_rows(counters), _Side(_NEW))
 
 
 def delete_entries(counters: Sequence[tuple[int, ProbedCounter]]) -> str:
     """As `insert_entries`, of one deleted row."""
-    return _one_sided(_rows(counters, _OLD))
+    return _one_sided(_counted_rows(counters), _Side(_OLD))
 
 
 def update_entries(counters: Sequence[tuple[int, ProbedCounter]]) -> str:
     """As `insert_entries`, of one updated row."""
-    new, old = _rows(counters, _NEW), _rows(counters, _OLD)
-    if not new:
+    counted = _counted_rows(counters)
+    if not counted:
         return ""
-    changes = [_change(n, o) for n, o in zip(new, old, strict=True)]
-    read = sorted({name for row in new for name in row.expressions.reads})
+    sides = new, old = _Side(_NEW), _Side(_OLD)
+    entries = _Entries()
+    for each in counted:
+        entries.add_change(*(_Row(each, side) for side in sides))
+    read = sorted({name for each in counted for name in each.expressions.reads})
+    table = counted[0].expressions.source
     return render(
         "capture",
         "one_row_changes",
-        same=raw(_same(len(read))),
-        columns=raw(_read_columns(read)),
-        entries=_line([change for change in changes if change], [*new, *old]),
-        new=_source(new),
-        old=_source(old),
+        same=raw(_same(read)),
+        entries=entries.sql,
+        part=current_part(),
+        new=new.source(table),
+        old=old.source(table),
     )
 
 
-def _rows(counters: Sequence[tuple[int, ProbedCounter]], side: str) -> list[_Row]:
-    """Return each counter's view of a row; none at all where the entries of one row might not fit, or have sets."""
-    rows = [_Row(number, counter, counter.row, side) for number, counter in counters if counter.row is not None]
+def _counted_rows(counters: Sequence[tuple[int, ProbedCounter]]) -> list[CountedRow]:
+    """Return each counter with its expressions; nothing where the entries of one row might not fit, or have sets."""
+    rows = [CountedRow(number, counter, counter.row) for number, counter in counters if counter.row is not None]
     return rows if len(rows) == len(counters) and 2 * len(rows) <= CHUNK else []
 
 
-def _one_sided(rows: Sequence[_Row]) -> str:
-    if not rows:
+def _one_sided(counted: Sequence[CountedRow], side: _Side) -> str:
+    if not counted:
         return ""
-    return render("capture", "one_row_entries", entries=_line([row.entry for row in rows], rows), source=_source(rows))
+    entries = _Entries()
+    entries.add_rows(_Row(each, side) for each in counted)
+    return render(
+        "capture",
+        "one_row_entries",
+        entries=entries.sql,
+        part=current_part(),
+        source=side.source(counted[0].expressions.source),
+    )
 
 
-def _read_columns(names: Sequence[str]) -> str:
-    """Return a select list of columns under names of ours: where one is gone, `row.count` would be `count(row)`."""
-    return ", ".join(f"{sql.Identifier(name).as_string()} AS c{at}" for at, name in enumerate(names))
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """All entries of a firing, as texts that follow each other, and when the grouped query has to make them.
 
-
-def _same(count: int) -> str:
-    """Return the condition that all of `_read_columns` are what they were, to the last bit.
-
-    Equal is not enough: 1.0 equals 1.00, but an expression can tell them apart.
+    Simple counters share calls of format(), whose arguments are computed in any case. Any other has one of its own,
+    where its conditions hold.
     """
-    new, old = (", ".join(f"cdc_{side}.c{at}" for at in range(count)) for side in (_NEW, _OLD))
-    return f"record_image_eq(ROW({new}), ROW({old}))" if count else "true"
+
+    shared: list[_Call] = field(default_factory=lambda: [_Call()])
+    texts: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+    def add_rows(self, rows: Iterable[_Row]) -> None:
+        """Add one side of some counters; a condition that several of them have is looked at once in a call."""
+        templates: dict[tuple[int, str | None], str] = {}
+        texts: dict[str | None, list[str]] = {}
+        for row in rows:
+            self._note_odd(row)
+            if row.is_simple or row.makes_entry is None:
+                call = self._call()
+                place = len(self.shared) - 1, row.makes_entry
+                templates[place] = templates.get(place, "") + row.entry(call)
+            else:
+                texts.setdefault(row.makes_entry, []).append(_call_of_its_own(row))
+        for (at, condition), template in templates.items():
+            self.shared[at].parts.append(_where(condition, f"'{template}'"))
+        self.texts.extend(_where(condition, " || ".join(some)) for condition, some in texts.items())
+
+    def add_change(self, new: _Row, old: _Row) -> None:
+        """Add both sides of one counter, unless what it counts can't change."""
+        same = _unchanged(new, old)
+        if same is None:
+            return
+        for row in (old, new):
+            self._note_odd(row)
+        if new.is_simple:
+            call = self._call()
+            sides = [_where(row.makes_entry, f"'{row.entry(call)}'") for row in (old, new)]
+            call.parts.append(_where(f"NOT ({same})", " || ".join(sides)))
+        else:
+            sides = [_where(row.makes_entry, _call_of_its_own(row)) for row in (old, new)]
+            self.texts.append(_where(f"NOT ({same})", " || ".join(sides)))
+
+    @property
+    def sql(self) -> sql.SQL:
+        """All entries as one text, NULL where the grouped query has to make them."""
+        texts = [*(call.sql for call in self.shared if call.parts), *self.texts]
+        text = " || ".join(texts or ["''"])
+        odd = " OR ".join(f"({each})" for each in self.odd)
+        return raw(f"CASE WHEN {odd} THEN NULL ELSE {text} END" if odd else text)
+
+    def _call(self) -> _Call:
+        if not self.shared[-1].has_room:
+            self.shared.append(_Call())
+        return self.shared[-1]
+
+    def _note_odd(self, row: _Row) -> None:
+        if row.odd is not None and row.odd not in self.odd:
+            self.odd.append(row.odd)
 
 
-def _change(new: _Row, old: _Row) -> str | None:
-    """Return the entries of an updated row for one counter, NULL where there are none; None where there never are."""
+def _call_of_its_own(row: _Row) -> str:
+    call = _Call()
+    call.parts.append(f"'{row.entry(call)}'")
+    return call.sql
+
+
+def _where(condition: str | None, text: str) -> str:
+    return f"CASE WHEN {condition} THEN {text} ELSE '' END" if condition else text
+
+
+def _unchanged(new: _Row, old: _Row) -> str | None:
+    """Return the condition under which an updated row makes no entries for one counter; None where it never does."""
     conditions = []
     if new.compared:
         conditions.append(f"ROW({', '.join(new.compared)}) IS NOT DISTINCT FROM ROW({', '.join(old.compared)})")
     if new.counts is not None:
         # Where neither row counts, its keys may be costly or impossible to compute.
         conditions = [f"{new.counts} = {old.counts}", *(f"(NOT {new.counts} OR {same})" for same in conditions)]
-    if not conditions:
-        return None
-    return (
-        f"CASE WHEN {' AND '.join(conditions)} THEN NULL ELSE nullif(concat_ws(',', {old.entry}, {new.entry}), '') END"
-    )
+    return " AND ".join(conditions) or None
 
 
-def _line(entries: Sequence[str], rows: Iterable[_Row]) -> sql.SQL:
-    """Return all entries as one text, NULL where the grouped query has to make them."""
-    line = _joined(entries)
-    odd = " OR ".join(f"({row.odd})" for row in rows if row.odd)
-    return raw(f"CASE WHEN {odd} THEN NULL ELSE {line} END" if odd else line)
+def _same(read: Iterable[str]) -> str:
+    """Return whether all columns that are read are what they were, to the last bit; NULL where there was no row.
+
+    Equal is not enough: 1.0 equals 1.00, but an expression can tell them apart. No row's name stands before a column:
+    once `count` is gone, `row.count` would be `count(row)`.
+    """
+    columns = ", ".join(map(_quoted, read))
+    return render("capture", "same_row", columns=raw(columns)).strip() if columns else "(SELECT true FROM old_rows)"
 
 
-def _joined(entries: Sequence[str]) -> str:
-    """Return concat_ws() of entries that may be NULL, of groups of them where they are too many for one call."""
-    if len(entries) <= _ARGUMENTS:
-        return "concat_ws({})".format(",\n".join(["','", *entries]))
-    groups = [entries[at : at + _ARGUMENTS] for at in range(0, len(entries), _ARGUMENTS)]
-    return _joined([f"nullif({_joined(group)}, '')" for group in groups])
-
-
-def _source(rows: Sequence[_Row]) -> sql.SQL:
-    """Return one side's row with what every counter makes of it."""
-    side, selected = rows[0].side, ",\n".join(each for row in rows for each in row.selected)
-    table = rows[0].expressions.source.replace(ROWS, f"{side}_rows")
-    return raw(f"(\nSELECT {selected}\n{table}\n) AS cdc_{side}")
-
-
-def _json(columns: tuple[KeyColumn, ...]) -> Sequence[str]:
-    """Return a key in JSON: a literal, or a literal, an expression and a literal."""
-    if not columns:
-        return [f'"{NO_KEY}"']
-    # Escaped whatever the type: the column may have become a text since.
-    return ["", f"to_json({quick_key(columns)})", ""]
-
-
-def _concatenated(*parts: Sequence[str]) -> str:
-    """Return concat() of literals and, in between, expressions; literals that meet become one argument."""
-    arguments: list[str] = []
-    literal = ""
-    for first, *rest in parts:
-        literal += first
-        if rest:
-            expression, last = rest
-            arguments += [f"'{literal}'", expression]
-            literal = last
-    return "concat({})".format(", ".join([*arguments, f"'{literal}'"]))
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string()

@@ -32,29 +32,21 @@ def store_variables() -> sql.SQL:
     return raw(render("capture", "store_variables"))
 
 
-def enter_statements(schema: str) -> sql.SQL:
-    """Return what lets a firing in to this hour's partition, or raises; cheaper than finding one that lets it in."""
-    outbox = identifier_text(schema, "outbox")
-    locks = [
-        render(
-            "capture",
-            "enter_leaf",
-            part=raw(str(part)),
-            lock=raw(
-                render("capture", "lock_outbox", outbox=raw(outbox), leaf=qualified(schema, leaf_name(part))).strip()
-            ),
-        )
-        for part in range(LEAVES)
-    ]
-    return raw(
-        render(
-            "capture",
-            "enter_outbox",
-            part=current_part(),
-            locks=raw("\n".join(locks)),
-            outbox_name=raw(literal_text(outbox)),
-        )
-    )
+def enter_statements(schema: str) -> str:
+    """Return what locks the partition `cdc_part` of the outbox for inserting, or raises if that can't be had at once.
+
+    Each lock is a statement of its own, found in three steps: to make one up costs more.
+    """
+    return _enter_one_of(schema, range(LEAVES))
+
+
+def _enter_one_of(schema: str, parts: range) -> str:
+    if len(parts) == 1:
+        outbox, leaf = (qualified(schema, name) for name in ("outbox", leaf_name(parts[0])))
+        return render("capture", "lock_outbox", outbox=outbox, leaf=leaf).strip() + ";"
+    middle = len(parts) // 2
+    lower, upper = (_enter_one_of(schema, some) for some in (parts[:middle], parts[middle:]))
+    return render("capture", "enter_leaf", part=raw(str(parts[middle])), lower=raw(lower), upper=raw(upper))
 
 
 def store_statements(schema: str, counters: Iterable[int]) -> sql.SQL:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.core.outbox import outbox_prefix, parse_notice
 from cdc_counter.core.pgoutput import LogicalMessage, parse_message
 from tests.integration.capture.helpdesk import (
@@ -287,3 +288,21 @@ def test_assertion_in_a_function_of_the_application_breaks_no_write(connection: 
     connection.execute(source.replace("    BEGIN\n", "    BEGIN ASSERT false;\n", 1))
     connection.execute(INSERT)
     assert_exact(connection)
+
+
+async def test_write_goes_through_where_a_right_is_revoked_within_its_transaction(database: str) -> None:
+    """The session has planned and asked before; that something has changed it hears when it takes a lock."""
+    counter = CounterDefinition("open", "t", where="a = 'open'", by=("id",))
+    with psycopg.connect(database, autocommit=True) as owner, psycopg.connect(database, autocommit=True) as writer:
+        owner.execute("CREATE TABLE t (id int, a text)")
+        await install(database, [counter])
+        owner.execute(INSTALLER)
+        writer.execute("PREPARE write (int, text) AS INSERT INTO t VALUES ($1, $2)")
+        for _ in range(8):
+            writer.execute("EXECUTE write (1, 'open'); EXECUTE write (1, 'closed')")
+        with losses(owner) as told:
+            with writer.transaction():
+                writer.execute("EXECUTE write (0, 'closed')")
+                owner.execute("REVOKE INSERT ON cdc_counter.outbox FROM cdc_test_installer")
+                writer.execute("EXECUTE write (3, 'open')")
+            assert told() == {1}
