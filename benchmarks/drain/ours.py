@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cdc_counter.config import load_config
 from cdc_counter.core.lsn import Lsn
+from cdc_counter.garbage import rarely_collected
 from cdc_counter.metrics import Metrics
 from cdc_counter.wiring.parts import consume, consuming_parts, tally_store
 
@@ -36,4 +37,6 @@ async def drain(config_file: Path, end: Lsn) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(drain(Path(sys.argv[1]), Lsn.parse(sys.argv[2])))))  # noqa: T201 - to its caller
+    with rarely_collected():
+        told = asyncio.run(drain(Path(sys.argv[1]), Lsn.parse(sys.argv[2])))
+    print(json.dumps(told))  # noqa: T201 - to its caller

@@ -11,6 +11,7 @@ from cdc_counter.config import Config
 from cdc_counter.core.events import EventKind, InitEvent
 from cdc_counter.core.fuse import Fuse
 from cdc_counter.core.role import Role
+from cdc_counter.garbage import rarely_collected
 from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.wiring.inspection import Inspection
@@ -54,7 +55,8 @@ async def run(
             gateway.app.add_routes(gateway_routes)
         last_word = "told to stop"
         try:
-            await in_own_task(_all_of_it(config, stop, parts, gateway, on_event or _log_event), "run")
+            with rarely_collected():
+                await in_own_task(_all_of_it(config, stop, parts, gateway, on_event or _log_event), "run")
         except Exception as error:
             last_word = str(error)
             raise
