@@ -4,10 +4,12 @@ A pool connects again without a word, perhaps to a server that was restarted or 
 before says nothing of that one: WAIT there waits for no write of ours, and a SCAN goes on in a table of another order.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -22,8 +24,7 @@ class Lease:
         """Send one command; the reply is as the server sends it."""
         if not self._connection.is_connected:
             raise RedisConnectionError("the connection was lost between two commands")
-        await self._connection.send_command(*arguments)
-        return await self._connection.read_response()
+        return await exchange(self._connection, *arguments)
 
 
 @asynccontextmanager
@@ -39,3 +40,19 @@ async def leased(client: Redis) -> AsyncIterator[Lease]:
         raise
     finally:
         await pool.release(connection)
+
+
+async def exchange(connection: Any, *arguments: str | bytes | float) -> Any:
+    """Send one command over a connection and return the reply; raises TimeoutError after the connection's seconds.
+
+    The connection is lost when this is cancelled, or raises anything but an error that the server replied.
+    """
+    # The library would pack in Python, and make a task and a timer to send and another timer to read.
+    seconds, connection.socket_timeout = connection.socket_timeout, None
+    try:
+        async with asyncio.timeout(seconds):
+            packed = pack_command(arguments)  # type: ignore[arg-type]  # annotated as a tuple of one
+            await connection.send_packed_command(packed, check_health=False)
+            return await connection.read_response()
+    finally:
+        connection.socket_timeout = seconds

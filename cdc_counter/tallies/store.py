@@ -22,6 +22,7 @@ from cdc_counter.core.watermark import Watermark
 from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError
 from cdc_counter.tallies.connection import command, translated_errors
 from cdc_counter.tallies.keys import REPORT_TTL, Keys
+from cdc_counter.tallies.line import Line
 from cdc_counter.tallies.scanning import matching_keys
 from cdc_counter.tallies.scripts import Script
 
@@ -50,6 +51,7 @@ class TallyStore:
 
     def __init__(self, client: Redis, prefix: str, feed_length: int) -> None:
         self._client = client
+        self._line = Line(client)
         self._keys = Keys(prefix)
         self._feed_length = str(feed_length)
         self._scripts = _Scripts(*(Script.load(field.name) for field in fields(_Scripts)))
@@ -148,7 +150,7 @@ class TallyStore:
             packed.append(("" if group.hidden else group.counter, group.scope, flat))
         arguments += (self._feed_length, version, note, str(surplus_notes), repair, orjson.dumps(packed))
         with _damage_named("applying deltas"):
-            reply = await self._scripts.apply.call(self._client, keys, arguments)
+            reply = await self._scripts.apply.call(self._line, keys, arguments)
         match reply:
             case ["applied"]:
                 return Applied()

@@ -1,0 +1,85 @@
+"""Commands over one connection, for as long as it lasts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from cdc_counter.embedded import RedisServer
+from cdc_counter.soak.proxy import FaultProxy
+from cdc_counter.tallies.connection import command
+from cdc_counter.tallies.line import Line
+from tests.rig.eventually import eventually
+from tests.rig.redis import ask
+
+
+@pytest.fixture
+async def proxy(server: RedisServer) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(server.port) as running:
+        yield running
+
+
+@pytest.fixture
+async def impatient(proxy: FaultProxy) -> AsyncIterator[Redis]:
+    opened = Redis(port=proxy.port, protocol=2, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+def line(impatient: Redis) -> Line:
+    return Line(impatient)
+
+
+async def test_a_line_keeps_its_connection_also_after_an_error_reply(line: Line) -> None:
+    number = await line.execute_command("CLIENT", "ID")
+    with pytest.raises(ResponseError):
+        await line.execute_command("NO-SUCH-COMMAND")
+    assert await line.execute_command("CLIENT", "ID") == number
+
+
+async def test_a_lost_connection_is_replaced_for_the_next_command(line: Line, proxy: FaultProxy) -> None:
+    number = await line.execute_command("CLIENT", "ID")
+    proxy.cut_after(0, "from")
+    with pytest.raises(RedisConnectionError):
+        await line.execute_command("PING")
+    proxy.pass_on()
+    assert await line.execute_command("CLIENT", "ID") > number
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_replaced_at_once(
+    line: Line, server: RedisServer
+) -> None:
+    number = await line.execute_command("CLIENT", "ID")
+    ask(server.port, "CLIENT", "KILL", "ID", number)
+    await eventually(line._idle.can_read, "the end has come")
+    assert await line.execute_command("CLIENT", "ID") > number
+
+
+async def test_two_at_once_get_their_own_replies(line: Line) -> None:
+    replies = await asyncio.gather(*(line.execute_command("ECHO", str(number)) for number in range(20)))
+    assert replies == [str(number).encode() for number in range(20)]
+
+
+async def test_a_late_reply_is_nobody_elses(line: Line, proxy: FaultProxy) -> None:
+    await line.execute_command("PING")
+    proxy.hold()
+    with pytest.raises(TimeoutError):
+        await line.execute_command("ECHO", "late")
+    proxy.release()
+    assert await line.execute_command("ECHO", "next") == b"next"
+
+
+async def test_connections_go_back_as_patient_as_they_came(line: Line, impatient: Redis, proxy: FaultProxy) -> None:
+    await asyncio.gather(*(line.execute_command("PING") for _ in range(2)))
+    proxy.hold()
+    # Of the two one was given back: without a time-out of its own this would wait for ever.
+    async with asyncio.timeout(5):
+        with pytest.raises(RedisTimeoutError):
+            await command(impatient, "PING")
