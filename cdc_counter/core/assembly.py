@@ -91,7 +91,7 @@ class Assembly:
         if xid_text is None or deltas is None or not _is_xid(xid_text):
             return False
         xid, end = int(xid_text), Lsn(end_lsn)
-        if xid & XID_LOW != xid_low or not self._batcher.whole(Lsn(commit_lsn), commit_time, xid, deltas, end):
+        if xid & XID_LOW != xid_low or not self._batcher.whole(commit_lsn, commit_time, xid, deltas, end):
             return False
         self._near = xid
         self.received = max(self.received, end)

@@ -48,16 +48,35 @@ class Step:
 
 @dataclass(slots=True)
 class _Transaction:
-    """A transaction that is arriving, or has arrived whole and waits. `xid` is None until a row told it (64 bits)."""
+    """A transaction that is arriving. `xid` is None until a row told it (64 bits)."""
 
-    commit_lsn: Lsn
     commit_time: float
     skip_rows: int = 0
     rows: int = 0
     xid: int | None = None
     fold: Fold = field(default_factory=Fold)
     in_parts: bool = False
-    end_lsn: Lsn | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Transactions that have arrived whole, added up. The first fold may be shared: it is copied before it grows."""
+
+    end_lsn: Lsn
+    commit_time: float
+    fold: Fold
+    cost: int
+    transactions: list[AppliedTransaction]
+    completed: int = 1
+
+    def add(self, end_lsn: Lsn, fold: Fold, cost: int) -> None:
+        """Take one more in."""
+        if self.completed == 1:
+            self.fold = self.fold.copy()
+        self.fold.add(fold)
+        self.end_lsn = end_lsn
+        self.cost += cost
+        self.completed += 1
 
 
 class Batcher:
@@ -70,14 +89,12 @@ class Batcher:
         self._closed = start.lsn
         self._idle = start.lsn
         self._steps: deque[Step] = deque()
-        self._waiting: list[_Transaction] = []
-        self._waiting_cost = 0
-        self._together = Fold()
+        self._waiting: _Waiting | None = None
         self._open: _Transaction | None = None
         self._skipping = False
         self._held_cost = 0
-        # Shared by transactions that are whole: nobody adds to them.
-        self._folds: dict[bytes, Fold] = {}
+        # What short rows fold to, and its cost. Shared by transactions that are whole: nobody adds to them.
+        self._folds: dict[bytes, tuple[Fold, int]] = {}
 
     @property
     def ready_cost(self) -> int:
@@ -90,7 +107,7 @@ class Batcher:
         if self._steps:
             return self._steps[0].commit_time
         if self._waiting:
-            return self._waiting[0].commit_time
+            return self._waiting.commit_time
         return self._open.commit_time if self._open else None
 
     def begin(self, commit_lsn: Lsn, commit_time: float, xid_low: int) -> None:
@@ -107,7 +124,7 @@ class Batcher:
                     f"{xid_low} comes next at {commit_lsn}"
                 )
             skip = self._resume.rows
-        self._open = _Transaction(commit_lsn, commit_time, skip_rows=skip, in_parts=skip > 0)
+        self._open = _Transaction(commit_time, skip_rows=skip, in_parts=skip > 0)
 
     def row(self, xid: int, text: bytes) -> None:
         """Add one outbox row of the open transaction; `xid` has 64 bits."""
@@ -152,50 +169,59 @@ class Batcher:
             )
         self._open = None
         self._resume = None
-        self._wait(current, end_lsn, current.fold.cost)
+        fold, xid, in_parts = current.fold, current.xid, current.in_parts
+        applied = None
+        if xid is not None:
+            # The ring keeps of a transaction in parts only that it was applied.
+            kept = (None, 0) if in_parts else (fold.deltas, fold.keys)
+            applied = AppliedTransaction(xid, end_lsn, *kept)
+        if in_parts:
+            self._close_waiting()
+        self._wait(end_lsn, current.commit_time, fold, fold.cost, applied)
+        if in_parts:
+            self._close_waiting()
 
-    def whole(self, commit_lsn: Lsn, commit_time: float, xid: int, text: bytes, end_lsn: Lsn) -> bool:
+    def whole(self, commit_lsn: int, commit_time: float, xid: int, text: bytes, end_lsn: Lsn) -> bool:
         """Add a transaction of one row; `xid` has 64 bits. False where it has to be begun, and so on, as any other."""
         if self._open is not None or self._skipping or self._resume is not None:
             return False
         if commit_lsn < self._start.lsn or end_lsn <= self._last_lsn:
             return False
-        fold = self._folds.get(text)
-        if fold is None:
-            fold = Fold()
-            fold.add_row(text)
-            self._remember_fold(text, fold)
-        cost = fold.cost
+        known = self._folds.get(text)
+        if known is None:
+            known = self._folded(text)
+        fold, cost = known
         self._held_cost += cost
-        self._wait(_Transaction(commit_lsn, commit_time, 0, 1, xid, fold), end_lsn, cost)
+        self._wait(end_lsn, commit_time, fold, cost, AppliedTransaction(xid, end_lsn, fold.deltas, fold.keys))
         return True
 
-    def _remember_fold(self, text: bytes, fold: Fold) -> None:
-        """Keep what a short row folds to: most are one more, or one less, of the same few."""
+    def _folded(self, text: bytes) -> tuple[Fold, int]:
+        """Fold a row, and keep it if it is short: most are one more, or one less, of the same few."""
+        fold = Fold()
+        fold.add_row(text)
+        known = fold, fold.cost
         if len(text) <= _SHORT_ROW:
             if len(self._folds) >= _FOLDS:
                 self._folds.clear()
-            self._folds[text] = fold
+            self._folds[text] = known
+        return known
 
-    def _wait(self, current: _Transaction, end_lsn: Lsn, cost: int) -> None:
-        current.end_lsn = end_lsn
+    def _wait(
+        self, end_lsn: Lsn, commit_time: float, fold: Fold, cost: int, applied: AppliedTransaction | None
+    ) -> None:
+        waiting = self._waiting
         # Transactions that change the same keys cost a script call no more than one of them; memory they do cost.
-        if (
-            current.in_parts
-            or self._together.cost + cost > self._max_cost
-            or self._waiting_cost + cost > MOST_TOGETHER * self._max_cost
+        if waiting is not None and (
+            waiting.fold.cost + cost > self._max_cost or waiting.cost + cost > MOST_TOGETHER * self._max_cost
         ):
             self._close_waiting()
-        if not self._waiting:
-            self._together = current.fold
+            waiting = None
+        if waiting is None:
+            waiting = self._waiting = _Waiting(end_lsn, commit_time, fold, cost, [])
         else:
-            if len(self._waiting) == 1:
-                self._together = self._together.copy()
-            self._together.add(current.fold)
-        self._waiting.append(current)
-        self._waiting_cost += cost
-        if current.in_parts:
-            self._close_waiting()
+            waiting.add(end_lsn, fold, cost)
+        if applied is not None:
+            waiting.transactions.append(applied)
 
     def idle(self, wal_end: Lsn) -> None:
         """Note a keepalive: outside a transaction, everything up to its position has been received."""
@@ -228,26 +254,24 @@ class Batcher:
 
     @property
     def _last_lsn(self) -> Lsn:
-        return (self._waiting[-1].end_lsn if self._waiting else None) or self._closed
+        return self._closed if self._waiting is None else self._waiting.end_lsn
 
     def _close_waiting(self) -> None:
         """Fold every waiting transaction into one step; an idle position noted since moves along with them."""
-        if not self._waiting:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
             return
-        waiting, self._waiting = self._waiting, []
-        cost, self._waiting_cost = self._waiting_cost, 0
-        fold, self._together = self._together, Fold()
-        self._closed = max(waiting[-1].end_lsn or self._closed, self._idle)
+        self._closed = max(waiting.end_lsn, self._idle)
         self._steps.append(
             Step(
                 after=Watermark(self._closed),
-                deltas=without_zeros(fold.deltas),
-                broken=dict(fold.broken),
-                transactions=tuple(_remembered(t) for t in waiting if t.xid is not None),
-                completed=len(waiting),
-                entries=fold.entries,
-                cost=cost,
-                commit_time=waiting[0].commit_time,
+                deltas=without_zeros(waiting.fold.deltas),
+                broken=dict(waiting.fold.broken),
+                transactions=tuple(waiting.transactions),
+                completed=waiting.completed,
+                entries=waiting.fold.entries,
+                cost=waiting.cost,
+                commit_time=waiting.commit_time,
             )
         )
 
@@ -270,12 +294,3 @@ class Batcher:
                 commit_time=current.commit_time,
             )
         )
-
-
-def _remembered(transaction: _Transaction) -> AppliedTransaction:
-    """Return what the ring keeps: of a transaction in parts, only that it was applied."""
-    if transaction.xid is None or transaction.end_lsn is None:
-        raise ProtocolError(f"transaction committed at {transaction.commit_lsn} has no identifier or no end")
-    if transaction.in_parts:
-        return AppliedTransaction(transaction.xid, transaction.end_lsn, None)
-    return AppliedTransaction(transaction.xid, transaction.end_lsn, transaction.fold.deltas, transaction.fold.keys)

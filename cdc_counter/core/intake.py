@@ -14,9 +14,10 @@ from cdc_counter.core.frames import PrimaryKeepalive, parse_frame, postgres_to_u
 from cdc_counter.core.pgoutput import parse_insert, parse_message
 
 # XLogData and the message in it: the frame's tag, two positions, the server's clock; the message's tag and fields.
-_BEGIN: Final = struct.Struct("!c16xqcQqI")
-_COMMIT: Final = struct.Struct("!c16xqcBQQq")
-_ROW: Final = struct.Struct("!c16x8xc")
+# What a transaction of one row needs of them; the rest is skipped.
+_BEGIN: Final = struct.Struct("!c24xcQqI")
+_COMMIT: Final = struct.Struct("!c16xqcxQQ8x")
+_ROW: Final = struct.Struct("!c24xc")
 _HEADER: Final = 25
 _TAGS: Final = (b"w", b"B", b"w", b"C", b"w", b"I")
 
@@ -57,8 +58,8 @@ def _at_once(begin: bytes, row: bytes, commit: bytes, assembly: Assembly) -> flo
     """Take a transaction of one row; None, and nothing is changed, where that is not what these are."""
     if len(row) < _ROW.size:
         return None
-    begin_frame, _, begin_tag, commit_lsn, time, xid = _BEGIN.unpack(begin)
-    commit_frame, sent, commit_tag, _, closed_lsn, end_lsn, _ = _COMMIT.unpack(commit)
+    begin_frame, begin_tag, commit_lsn, time, xid = _BEGIN.unpack(begin)
+    commit_frame, sent, commit_tag, closed_lsn, end_lsn = _COMMIT.unpack(commit)
     if (begin_frame, begin_tag, commit_frame, commit_tag, *_ROW.unpack_from(row)) != _TAGS or closed_lsn != commit_lsn:
         return None
     oid, values = parse_insert(row, _HEADER)

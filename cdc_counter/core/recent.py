@@ -12,6 +12,7 @@ those.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outbox import Deltas
@@ -19,8 +20,7 @@ from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.errors import InconclusiveError
 
 
-@dataclass(frozen=True, slots=True)
-class AppliedTransaction:
+class AppliedTransaction(NamedTuple):
     """One applied transaction. `deltas` None: too many to keep, or applied by an earlier process."""
 
     xid: int
