@@ -63,6 +63,7 @@ async def test_a_connection_that_the_server_closed_meanwhile_is_replaced_at_once
 
 
 async def test_two_at_once_get_their_own_replies(line: Line) -> None:
+    await line.execute_command("PING")
     replies = await asyncio.gather(*(line.execute_command("ECHO", str(number)) for number in range(20)))
     assert replies == [str(number).encode() for number in range(20)]
 
