@@ -22,7 +22,10 @@ _LOOK_SECONDS = 0.5
 
 
 class Healer:
-    """Runs beside a consumer. `held_back`: not to be rebuilt yet; `failure`: what waiting can't mend."""
+    """Runs beside a consumer. `held_back`: not to be rebuilt yet; `failure`: what waiting can't mend.
+
+    `news` is set whenever a counter was seeded or failed to be, and cleared by whoever waits for that.
+    """
 
     def __init__(self, consumer: Consumer, seeder: Seeder, now: Callable[[], float] = time.time) -> None:
         self._consumer = consumer
@@ -30,6 +33,7 @@ class Healer:
         self._now = now
         self.held_back: frozenset[str] = frozenset()
         self.failure: CdcCounterError | None = None
+        self.news = asyncio.Event()
         self._pauses: dict[str, Backoff] = {}
         self._not_before: dict[str, float] = {}
         self._epoch = ""
@@ -67,6 +71,7 @@ class Healer:
                 self.failure = None
             except CdcCounterError as error:
                 await self._failed(record, error)
+            self.news.set()
 
     def _is_due(self, name: str) -> bool:
         return time.monotonic() >= self._not_before.get(name, 0.0)

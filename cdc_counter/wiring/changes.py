@@ -31,6 +31,7 @@ from cdc_counter.postgres.installed import installed_counters
 from cdc_counter.postgres.readiness import check_postgres
 from cdc_counter.postgres.slot import find_slot
 from cdc_counter.postgres.steps import Plan
+from cdc_counter.runtime.backoff import pause
 from cdc_counter.runtime.failures import in_own_task
 from cdc_counter.tallies.readiness import check_redis
 from cdc_counter.tallies.store import TallyStore
@@ -48,6 +49,7 @@ from cdc_counter.wiring.parts import (
 OnEvent = Callable[[InitEvent], None]
 
 _LOOK_SECONDS: Final = 0.3
+"""Between looks at what a daemon does; of what this process has counted there is news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,8 @@ async def _settle(parts: ConsumingParts, tallies: TallyStore, waiting: set[str],
         group.create_task(consume(parts.consumer, stop, beside), name="consumer")
         group.create_task(parts.watch.run(stop), name="watch")
         group.create_task(parts.upkeep.run(stop), name="upkeep")
-        while waiting or await tallies.removed():
+        while True:
+            parts.healer.news.clear()
             if failure := parts.healer.failure:
                 raise failure
             unsettled = _not_live(await tallies.counters())
@@ -213,7 +216,9 @@ async def _settle(parts: ConsumingParts, tallies: TallyStore, waiting: set[str],
                 record = unsettled[name]
                 if record.reason and record.state is not CounterState.REBUILDING:
                     on_event(InitEvent(EventKind.WAITING, f"seeding {name}", record.reason))
-            await asyncio.sleep(_LOOK_SECONDS)
+            if not waiting and not await tallies.removed():
+                break
+            await pause(_LOOK_SECONDS, parts.healer.news)
         stop.set()
 
 

@@ -11,7 +11,10 @@ import psycopg
 import pytest
 import redis
 
-from tests.fault.deployment import COUNTERS, Deployment, Traffic, fetch, wait_said
+from cdc_counter import wiring
+from cdc_counter.config import load_config
+from cdc_counter.wiring import changes
+from tests.fault.deployment import COUNTERS, HONEST, Deployment, Traffic, fetch, wait_said
 from tests.integration.gateway.client import Client, replay
 from tests.rig.daemon import PROGRAM, Daemon, command
 from tests.rig.eventually import eventually, eventually_sync
@@ -317,3 +320,13 @@ def test_counter_altered_while_it_is_seeded_is_seeded_again(deployment18: Deploy
             apply(deployment, second)
         traffic.wait_for_more()
     counted(deployment, "by_status", "SELECT account_id, upper(status), count(*) FROM conversations GROUP BY 1, 2")
+
+
+async def test_init_ends_when_its_counters_are_live_and_not_when_it_looks_again(
+    deployment18: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "_LOOK_SECONDS", 3600)
+    async with asyncio.timeout(60):
+        report = await wiring.init(load_config(deployment18.config, {}), lambda _: None)
+    assert set(report.seeded) == HONEST.keys()
+    deployment18.assert_exact()
