@@ -21,15 +21,15 @@ COMMENT ON FUNCTION {function}() IS {comment}
 DECLARE
     cdc_same boolean;
     cdc_row text;
+    cdc_alike boolean;
     cdc_entries text[];
     cdc_some text[];
     {store_variables}
 BEGIN
 {one_row}
+    -- Several rows, or one that has to be grouped all the same.
     BEGIN
-        SELECT array_agg(entry) INTO cdc_entries FROM (
 {all_counters}
-        ) AS firing;
     EXCEPTION WHEN OTHERS OR assert_failure THEN
         -- One counter at a time, to lose only the one that fails.
         cdc_entries := NULL;
@@ -80,6 +80,37 @@ record_image_eq(ROW({columns}), (SELECT ROW({columns}) FROM old_rows AS cdc_old)
         END IF;
         SELECT {entries}, {part} INTO STRICT cdc_row, cdc_part
 FROM {new}, {old};
+
+-- name: grouped
+        SELECT array_agg(entry) INTO cdc_entries FROM (
+{entries}
+        ) AS firing;
+
+-- name: grouped_at_once
+        cdc_alike := EXISTS (SELECT FROM {source} OFFSET {many});
+        IF cdc_alike THEN
+            SELECT count(*) <= {few} INTO cdc_alike FROM (
+SELECT DISTINCT {columns} FROM (
+{some}
+LIMIT {sample}
+) AS r
+            ) AS kinds;
+        END IF;
+        IF cdc_alike THEN
+            WITH cdc_kinds AS MATERIALIZED (
+SELECT {columns}, {totals} FROM (
+{rows}
+) AS r GROUP BY {columns}
+            )
+            SELECT array_agg(entry) INTO cdc_entries FROM (
+{entries}
+            ) AS firing;
+        ELSE
+{one_by_one}
+        END IF;
+
+-- name: rows_of_kinds
+SELECT {columns} FROM cdc_kinds {where}
 
 -- name: unless_rows_move
     IF current_setting({changed}, true) IS DISTINCT FROM 'on' THEN

@@ -13,7 +13,7 @@ from typing import Final
 
 from psycopg import sql
 
-from cdc_counter.postgres import counting, moves, one_row
+from cdc_counter.postgres import counting, kinds, moves, one_row
 from cdc_counter.postgres.outbox_ring import enter_statements, store_statements, store_variables
 from cdc_counter.postgres.probe import ProbedCounter
 from cdc_counter.postgres.relations import Member, Relation
@@ -41,6 +41,14 @@ class Event(Enum):
     UPDATE = "update"
     DELETE = "delete"
     TRUNCATE = "truncate"
+
+
+_SIGNS: Final = {
+    Event.INSERT: {"new_rows": ""},
+    Event.UPDATE: {"new_rows": "", "old_rows": "-"},
+    Event.DELETE: {"old_rows": "-"},
+}
+"""How the rows of each transition table count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +164,14 @@ def _row_body(
     one_by_one = [
         render("capture", "one_counter", id=raw(str(counter_id)), entries=raw(query)) for counter_id, query in queries
     ]
+    numbered = [(counter.id, counter.probed) for counter in counters]
+    all_counters = render("capture", "grouped", entries=raw("\nUNION ALL\n".join(query for _, query in queries)))
     ids = [counter.id for counter in counters]
     return render(
         "capture",
         "row_change_body",
         one_row=raw(_one_row(relation, counters, schema, event)),
-        all_counters=raw("\nUNION ALL\n".join(query for _, query in queries)),
+        all_counters=raw(kinds.grouped_at_once(numbered, _SIGNS[event], all_counters)),
         one_by_one=raw("\n".join(one_by_one)),
         moved_check=raw(moves.moved_check(relation, schema, ids) if event is Event.UPDATE else ""),
         store=store,

@@ -53,6 +53,19 @@ def entries_of_both_sides(counter: ProbedCounter, counter_id: int) -> str:
     return _entries(counter, counter_id, grouped, "")
 
 
+def entries_of_kinds(counter: ProbedCounter, counter_id: int, rows: str) -> str:
+    """Return the query for the outbox entries of rows that were added up before; `rows` gives raw keys and sums `d`."""
+    grouped = render(
+        "capture",
+        "one_sided",
+        keys=raw(_key_list(counter)),
+        total=raw("sum(r.d)"),
+        rows=raw(rows),
+        group_by=raw(_group_by(counter)),
+    )
+    return _entries(counter, counter_id, grouped, "")
+
+
 def _entries(counter: ProbedCounter, counter_id: int, grouped: str, sign: str) -> str:
     return render(
         "capture",

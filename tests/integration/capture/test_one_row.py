@@ -45,7 +45,7 @@ def refuse_grouping(connection: Connection) -> None:
     for (source,) in connection.execute(
         "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'capture_%' AND proname NOT LIKE '%truncate%'"
     ).fetchall():
-        grouping = "    BEGIN\n        SELECT array_agg(entry)"
+        grouping = "    -- Several rows, or one"
         assert source.count(grouping) == 1
         connection.execute(source.replace(grouping, "    RAISE EXCEPTION 'grouping';\n" + grouping))
 

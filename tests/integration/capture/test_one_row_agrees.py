@@ -116,7 +116,7 @@ def note_grouping(connection: Connection, table: str) -> list[str]:
     for (source,) in connection.execute(
         "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname ~ %s", [pattern]
     ).fetchall():
-        grouping = "    BEGIN\n        SELECT array_agg(entry)"
+        grouping = "    -- Several rows, or one"
         assert source.count(grouping) == 1
         connection.execute(source.replace(grouping, f"    RAISE NOTICE 'grouping';\n{grouping}"))
     told: list[str] = []
