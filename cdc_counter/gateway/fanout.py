@@ -20,7 +20,7 @@ from cdc_counter.gateway.pace import Pace
 from cdc_counter.gateway.rooms import Room, RoomKey, Unsent
 
 PORTION: Final = 256
-"""Clients that are sent to before others may run: about five milliseconds' work."""
+"""Clients that are looked at before others may run: about five milliseconds' work, if all are sent to."""
 
 Capacity = Callable[[str, bool], int]
 """How many more messages a client can take; the flag says that it was full when last looked at."""
@@ -40,6 +40,14 @@ class Delivery:
     event: Event
     body: dict[str, Any]
     clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What is sent together, and how many clients and rooms were looked at for it: that takes time, too."""
+
+    deliveries: tuple[Delivery, ...]
+    looked_at: int
 
 
 @dataclass(slots=True)
@@ -165,7 +173,7 @@ class Fanout:
             self.leave(client, room.key)
         return Delivery(Event.RESET, {**snapshot_of(room), "removed": True}, viewers)
 
-    def flush(self, capacity: Capacity, now: float) -> Iterator[list[Delivery]]:
+    def flush(self, capacity: Capacity, now: float) -> Iterator[Portion]:
         """Yield what is to be sent now, in portions; others may run between two of them, not within one."""
         for key in self._pace.take(now):
             room = self._rooms.get(key)
@@ -180,7 +188,7 @@ class Fanout:
         """Return the clients that have had no place for longer than `seconds`."""
         return [client for client, since in self._congested_since.items() if now - since > seconds]
 
-    def _changes(self, room: Room, unsent: Unsent, capacity: Capacity, now: float) -> Iterator[list[Delivery]]:
+    def _changes(self, room: Room, unsent: Unsent, capacity: Capacity, now: float) -> Iterator[Portion]:
         generation = room.generation
         body = changes_of(room.key, unsent.values, unsent.version)
         for clients in _portions(tuple(self._audience[room.key])):
@@ -188,10 +196,11 @@ class Fanout:
                 # To be read again, and then everybody is owed a snapshot; or closed.
                 return
             in_step, latecomers = self._takers(room.key, unsent, clients, capacity, now)
-            yield [
-                *([Delivery(Event.TALLY, body, tuple(in_step))] if in_step else ()),
+            deliveries = (
+                *((Delivery(Event.TALLY, body, tuple(in_step)),) if in_step else ()),
                 *(Delivery(Event.TALLY, self._rest(room.key, unsent, seen), (client,)) for client, seen in latecomers),
-            ]
+            )
+            yield Portion(deliveries, len(clients))
 
     def _takers(
         self, key: RoomKey, unsent: Unsent, clients: tuple[str, ...], capacity: Capacity, now: float
@@ -219,27 +228,35 @@ class Fanout:
         rest = {bucket: unsent.values[bucket] for bucket, at in unsent.sequences.items() if at > seen}
         return changes_of(key, rest, unsent.version)
 
-    def _resets(self, capacity: Capacity, now: float) -> Iterator[list[Delivery]]:
+    def _resets(self, capacity: Capacity, now: float) -> Iterator[Portion]:
         waiting: dict[RoomKey, list[str]] = {}
-        for client, keys in self._owed.items():
+        looked_at = 0
+        for client in tuple(self._owed):
+            keys = self._owed.get(client, {})
             ready = [key for key in keys if self._rooms[key].ready]
             # Whoever was full is looked at even where there is nothing to send yet: it may have read everything.
             if (ready or client in self._congested_since) and self._has_place(client, capacity, now):
                 for key in ready:
                     waiting.setdefault(key, []).append(client)
+            looked_at += 1 + len(keys)
+            if looked_at >= PORTION:
+                yield Portion((), looked_at)
+                looked_at = 0
         for key, clients in waiting.items():
             for some in _portions(tuple(clients)):
                 room = self._rooms.get(key)
                 # Whoever has left is owed nothing any more.
                 here = [client for client in some if key in self._owed.get(client, ())]
+                deliveries: tuple[Delivery, ...] = ()
                 if room is not None and room.ready:
-                    yield self._reset(room, [client for client in here if self._has_place(client, capacity, now)])
+                    deliveries = self._reset(room, [each for each in here if self._has_place(each, capacity, now)])
+                yield Portion(deliveries, len(some))
 
-    def _reset(self, room: Room, clients: list[str]) -> list[Delivery]:
+    def _reset(self, room: Room, clients: list[str]) -> tuple[Delivery, ...]:
         for client in clients:
             self._audience[room.key][client].seen = room.sequence
             self._settle(client, room.key)
-        return [Delivery(Event.RESET, snapshot_of(room), tuple(clients))] if clients else []
+        return (Delivery(Event.RESET, snapshot_of(room), tuple(clients)),) if clients else ()
 
     def _has_place(self, client: str, capacity: Capacity, now: float) -> bool:
         # Who was full has to drain a good part first: else every packet read would bring another snapshot.

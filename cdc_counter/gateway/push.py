@@ -252,13 +252,13 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
         while self._farewells:
             await self._deliver(self._farewells.pop(0))
         failpoints.reach(Failpoint.BEFORE_EMIT)
-        sent = 0
+        looked_at = 0
         for portion in self._fanout.flush(self._capacity, now):
-            for delivery in portion:
+            for delivery in portion.deliveries:
                 await self._deliver(delivery)
-                sent += len(delivery.clients)
-            if sent >= PORTION:
-                sent = 0
+            looked_at += portion.looked_at
+            if looked_at >= PORTION:
+                looked_at = 0
                 await asyncio.sleep(0)
         for client in self._fanout.stuck(now, self._behind_seconds):
             await self._engine.cut(self._clients[client].connection, "does not read")

@@ -254,6 +254,31 @@ async def test_frames_go_to_hundreds_of_clients_while_others_are_served(
                 last = _version(text)
 
 
+async def test_others_have_their_turn_while_a_room_is_looked_at_where_nobody_has_a_place(
+    script: Script, start: Start, open_raw: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_counter.gateway.fanout.PORTION", 2)
+    monkeypatch.setattr("cdc_counter.gateway.push.PORTION", 2)
+    served = await start(tick_ms=1)
+    for _ in range(8):
+        client = await open_raw(served)
+        await client.connect()
+        await client.emit("subscribe", {"counter": "open_by_channel", "scope": "42"}, 1)
+        assert (await client.receive()).startswith("431[")
+    turns, looks = 0, []
+
+    def capacity(*_: object, **__: object) -> int:
+        looks.append(turns)
+        return 0
+
+    monkeypatch.setattr(served.gateway._engine, "capacity", capacity)
+    script.change("open_by_channel", "42", {"7": 1})
+    while len(looks) < 8:
+        await asyncio.sleep(0)
+        turns += 1
+    assert len(set(looks[:8])) == 4
+
+
 def _version(text: str) -> str:
     return text.split('"version":"')[1][:16]
 

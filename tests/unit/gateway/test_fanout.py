@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.reading import Change, CounterState, Gap, Reading, Reset
-from cdc_counter.gateway.fanout import Delivery, Event, Fanout
+from cdc_counter.gateway.fanout import PORTION, Delivery, Event, Fanout, Portion
 from cdc_counter.gateway.rooms import RoomKey
 
 KEY, OTHER = RoomKey("open", "1"), RoomKey("open", "2")
@@ -48,8 +48,8 @@ class Places:
     def __call__(self, client: str, _was_full: bool) -> int:
         return self._places - self._used[client]
 
-    def use(self, portion: list[Delivery]) -> None:
-        self._used.update(client for delivery in portion for client in delivery.clients)
+    def use(self, portion: Portion) -> None:
+        self._used.update(client for delivery in portion.deliveries for client in delivery.clients)
 
 
 def open_handed(_client: str, _was_full: bool) -> int:
@@ -61,7 +61,11 @@ def full(_client: str, _was_full: bool) -> int:
 
 
 def flush(fanout: Fanout, capacity: Any = open_handed, now: float = 0.0) -> list[Delivery]:
-    return [delivery for portion in fanout.flush(capacity, now) for delivery in portion]
+    return deliveries_of(fanout.flush(capacity, now))
+
+
+def deliveries_of(portions: Iterable[Portion]) -> list[Delivery]:
+    return [delivery for portion in portions for delivery in portion.deliveries]
 
 
 def test_clients_in_step_share_one_message() -> None:
@@ -114,9 +118,9 @@ def test_only_a_client_that_stays_full_is_stuck() -> None:
 def test_client_that_has_read_everything_is_not_stuck_while_a_room_is_read_again() -> None:
     fanout = fanout_with("a")
     fanout.take([change(KEY, 1, {"x": 1})])
-    assert not any(fanout.flush(full, 100.0))
+    assert flush(fanout, full, now=100.0) == []
     fanout.take([Gap(sequence=2)])
-    assert not any(fanout.flush(open_handed, 101.0))
+    assert flush(fanout, now=101.0) == []
     assert fanout.stuck(1000.0, 60.0) == []
 
 
@@ -158,7 +162,7 @@ def test_snapshots_owed_are_sent_in_turn() -> None:
         places = Places(1)
         for portion in fanout.flush(places, 0.0):
             places.use(portion)
-            sent += [delivery.body["scope"] for delivery in portion]
+            sent += [delivery.body["scope"] for delivery in portion.deliveries]
         fanout.take([change(KEY, sequence, {"x": sequence})])
         flush(fanout, full)
     assert sent[:2] == [KEY.scope, OTHER.scope]
@@ -174,19 +178,19 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Fanout:
 def test_nobody_who_left_between_two_portions_is_sent_to(crowd: Fanout) -> None:
     crowd.take([change(KEY, 1, {"x": 1})])
     portions = crowd.flush(open_handed, 0.0)
-    [delivery] = next(portions)
+    [delivery] = next(portions).deliveries
     assert delivery.clients == ("a",)
     crowd.leave("b", KEY)
-    assert [delivery.clients for portion in portions for delivery in portion] == [("c",)]
+    assert [delivery.clients for delivery in deliveries_of(portions)] == [("c",)]
 
 
 def test_nobody_who_left_between_two_portions_is_sent_what_it_was_owed(crowd: Fanout) -> None:
     crowd.take([change(KEY, 1, {"x": 1})])
     flush(crowd, full)
     portions = crowd.flush(open_handed, 0.0)
-    next(portions)
+    next(portion for portion in portions if portion.deliveries)
     crowd.leave("b", KEY)
-    assert [delivery.clients for portion in portions for delivery in portion] == [("c",)]
+    assert [delivery.clients for delivery in deliveries_of(portions)] == [("c",)]
 
 
 def test_room_to_be_read_again_between_two_portions_sends_nothing_before(crowd: Fanout) -> None:
@@ -194,7 +198,7 @@ def test_room_to_be_read_again_between_two_portions_sends_nothing_before(crowd: 
     portions = crowd.flush(open_handed, 0.0)
     next(portions)
     crowd.take([Reset(2, None)])
-    assert list(portions) == []
+    assert deliveries_of(portions) == []
 
 
 def test_who_asks_again_between_two_portions_gets_nothing_older_after_it(crowd: Fanout) -> None:
@@ -203,11 +207,24 @@ def test_who_asks_again_between_two_portions_gets_nothing_older_after_it(crowd: 
     next(portions)
     crowd.take([change(KEY, 2, {"x": 2})])
     crowd.admit("b", KEY)
-    assert [delivery.clients for portion in portions for delivery in portion] == [("c",)]
+    assert [delivery.clients for delivery in deliveries_of(portions)] == [("c",)]
     assert {delivery.clients: delivery.body["version"] for delivery in flush(crowd)} == {
         ("a",): Lsn(2).version,
         ("c",): Lsn(2).version,
     }
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["a change", "a snapshot that is owed"])
+def test_no_portion_takes_longer_where_nobody_has_a_place(again: bool) -> None:
+    fanout = fanout_with(*map(str, range(5 * PORTION)))
+    fanout.take([change(KEY, 1, {"x": 1})])
+    if again:
+        flush(fanout, full)
+        fanout.take([Reset(2, None)])
+    portions = list(fanout.flush(full, 0.0))
+    assert sum(portion.looked_at for portion in portions) >= 5 * PORTION
+    assert max(portion.looked_at for portion in portions) <= 2 * PORTION
+    assert deliveries_of(portions) == []
 
 
 def test_first_change_is_sent_at_once_and_the_next_ones_of_that_room_a_tick_later() -> None:
@@ -315,8 +332,8 @@ class World:
             self._arrive(portion)
             yield
 
-    def _arrive(self, portion: list[Delivery]) -> None:
-        for delivery in portion:
+    def _arrive(self, portion: Portion) -> None:
+        for delivery in portion.deliveries:
             for client in delivery.clients:
                 self.viewers[client].place -= 1
                 self.viewers[client].see(delivery.event, delivery.body)
