@@ -74,7 +74,8 @@ class DirectWebSocket(library.WebSocket):  # type: ignore[misc]  # the library h
         super().__init__(self._serve, server)
         self._library_handler = handler
         # A bound method of the client's socket.
-        self._queue: OutgoingQueue = handler.__self__.queue
+        self._session = handler.__self__
+        self._queue: OutgoingQueue = self._session.queue
         self._transport: asyncio.Transport | None = None
         self._compresses = False
         self.is_idle = False
@@ -90,6 +91,11 @@ class DirectWebSocket(library.WebSocket):  # type: ignore[misc]  # the library h
         transport.write(frame)
         return True
 
+    @property
+    def outlives_its_session(self) -> bool:
+        """Whether the library has ended the session; it waits for a client that does not read, for ever."""
+        return bool(self._session.closed)
+
     def abort(self) -> None:
         """End the connection; the library's reader notices."""
         if self._transport is not None:
@@ -102,6 +108,7 @@ class DirectWebSocket(library.WebSocket):  # type: ignore[misc]  # the library h
             return
         self._compresses = bool(self._sock.compress)
         self._queue.websockets.append(self)
+        self.server.websockets.add(self)
         # The writer is a task begun in here, and so knows it, too.
         token = _served.set(self)
         try:
@@ -109,6 +116,7 @@ class DirectWebSocket(library.WebSocket):  # type: ignore[misc]  # the library h
         finally:
             _served.reset(token)
             self._queue.websockets.remove(self)
+            self.server.websockets.remove(self)
 
 
 _served: Final[ContextVar[DirectWebSocket | None]] = ContextVar("served", default=None)

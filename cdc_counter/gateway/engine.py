@@ -30,6 +30,9 @@ NAMESPACE: Final = "/"
 HANDSHAKE_SECONDS: Final = 10.0
 """How long a connection may stay without having been let into the namespace."""
 
+LINGER_SECONDS: Final = 15.0
+"""How long a WebSocket may outlive its session: a client that reads is given ten to answer the closing handshake."""
+
 SWEEP_SECONDS: Final = 1.0
 
 QUEUE_BYTES: Final = 1 << 20
@@ -40,10 +43,13 @@ _ACCEPTED: Final = ("0", "1", "2")
 
 
 class _EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # the library has no types
+    """The library's server. `websockets` are those that are open, of sessions that it has ended too."""
+
     _async: dict[str, Any]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.websockets: set[DirectWebSocket] = set()
         self._async = {**self._async, "websocket": DirectWebSocket}
 
     def create_queue(self, *_args: object, **_options: object) -> OutgoingQueue:
@@ -102,6 +108,8 @@ class Engine:
         self._outside: dict[str, int] = {}
         """How many sweeps have found a connection outside the namespace."""
         self._cut: set[str] = set()
+        self._lingering: dict[DirectWebSocket, int] = {}
+        """How many sweeps have found a WebSocket whose session has ended."""
 
     def attach(self, app: web.Application) -> None:
         """Serve Socket.IO under its usual path."""
@@ -158,10 +166,11 @@ class Engine:
             await self._end(connection)
 
     async def sweep(self) -> None:
-        """Cut whoever stays outside or lets packets pile up, for ever."""
+        """Cut whoever stays outside, lets packets pile up or does not go, for ever."""
         pause = min(SWEEP_SECONDS, self._handshake_seconds / 4)
         while True:
             await self._sweep_once(round(self._handshake_seconds / pause))
+            self._abort_lingering(round(LINGER_SECONDS / pause))
             await asyncio.sleep(pause)
 
     async def close(self, grace_seconds: float) -> None:
@@ -276,3 +285,13 @@ class Engine:
         for gone in self._outside.keys() - sockets.keys():
             del self._outside[gone]
         self._cut.intersection_update(sockets)
+
+    def _abort_lingering(self, patience: int) -> None:
+        self._lingering = {
+            websocket: self._lingering.get(websocket, 0) + 1
+            for websocket in self.server.eio.websockets
+            if websocket.outlives_its_session
+        }
+        for websocket, sweeps in self._lingering.items():
+            if sweeps > patience:
+                websocket.abort()

@@ -54,6 +54,24 @@ async def test_many_large_rooms_fill_no_queue_of_a_client_that_never_reads(
     assert refused(served, "does not read")
 
 
+async def test_connection_of_a_client_that_neither_reads_nor_answers_ends_soon_after_its_session(
+    script: Script, start: Start, open_raw: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_counter.gateway.engine.LINGER_SECONDS", 0.5)
+    script.change("open_by_channel", "42", LARGE)
+    served = await start()
+    server = served.gateway._engine.server.eio
+    server.ping_interval = server.ping_timeout = 0.3
+    silent = await open_raw(served)
+    await silent.connect()
+    [socket] = server.sockets.values()
+    [websocket] = socket.queue.websockets
+    for identifier in range(20):
+        await silent.emit("subscribe", {"counter": "open_by_channel", "scope": "42"}, identifier)
+    await eventually(_holds(lambda: not server.sockets), "the session to end, unanswered")
+    await eventually(_holds(websocket._transport.is_closing), "the connection to end")
+
+
 async def test_slow_client_gets_all_its_large_rooms(script: Script, start: Start, open_raw: Open) -> None:
     for scope in range(20):
         script.change("open_by_channel", str(scope), LARGE)
@@ -280,6 +298,13 @@ def _reads(script: Script, count: int) -> Callable[[], Awaitable[bool]]:
         return script.reads >= count
 
     return enough
+
+
+def _holds(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return condition()
+
+    return holds
 
 
 async def _nobody_waits() -> bool:
