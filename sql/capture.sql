@@ -49,7 +49,7 @@ END
             RETURN NULL;
         END IF;
 {enter}
-        -- Asked only now: whoever waits for the lock, or has got it, has heard of what was revoked before.
+        -- Asked only now: who has got the lock has heard of everything that was revoked before.
         IF NOT has_table_privilege({outbox_name}, 'INSERT') THEN
             RAISE insufficient_privilege;
         END IF;
