@@ -118,7 +118,7 @@ def translated_errors(what: str) -> Iterator[None]:
     except RedisError as error:
         raise _translate(error, what) from error
     except (OSError, TimeoutError) as error:
-        raise UnreachableError(f"redis: {what}: {error or type(error).__name__}") from error
+        raise UnreachableError(f"redis: {what}: {str(error) or type(error).__name__}") from error
 
 
 def _translate(error: RedisError, what: str) -> CdcCounterError:

@@ -12,6 +12,7 @@ from typing import Any
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 
 class Lease:
@@ -43,7 +44,7 @@ async def leased(client: Redis) -> AsyncIterator[Lease]:
 
 
 async def exchange(connection: Any, *arguments: str | bytes | float) -> Any:
-    """Send one command over a connection and return the reply; raises TimeoutError after the connection's seconds.
+    """Send one command over a connection and return the reply; raises the library's errors, as its client does.
 
     The connection is lost when this is cancelled, or raises anything but an error that the server replied.
     """
@@ -54,5 +55,7 @@ async def exchange(connection: Any, *arguments: str | bytes | float) -> Any:
             packed = pack_command(arguments)  # type: ignore[arg-type]  # annotated as a tuple of one
             await connection.send_packed_command(packed, check_health=False)
             return await connection.read_response()
+    except TimeoutError as error:
+        raise RedisTimeoutError(f"no reply within {seconds:g} s") from error
     finally:
         connection.socket_timeout = seconds

@@ -133,7 +133,7 @@ class ClusterSlot:
             try:
                 ranges = await self._ask(node)
             except (RedisError, OSError, TimeoutError) as error:
-                failures.append(f"{node[0]}:{node[1]}: {error or type(error).__name__}")
+                failures.append(f"{node[0]}:{node[1]}: {str(error) or type(error).__name__}")
                 continue
             self._known = tuple(dict.fromkeys(address for _, _, nodes in ranges for address in nodes))
             for first, last, nodes in ranges:

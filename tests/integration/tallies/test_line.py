@@ -71,7 +71,7 @@ async def test_two_at_once_get_their_own_replies(line: Line) -> None:
 async def test_a_late_reply_is_nobody_elses(line: Line, proxy: FaultProxy) -> None:
     await line.execute_command("PING")
     proxy.hold()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(RedisTimeoutError, match=r"no reply within 0\.2 s"):
         await line.execute_command("ECHO", "late")
     proxy.release()
     assert await line.execute_command("ECHO", "next") == b"next"
