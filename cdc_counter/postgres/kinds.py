@@ -14,6 +14,7 @@ from typing import Final
 from psycopg import sql
 
 from cdc_counter.postgres import counting
+from cdc_counter.postgres.key_types import is_small
 from cdc_counter.postgres.probe import ROWS, ProbedCounter, RowExpressions
 from cdc_counter.postgres.rendering import raw, render
 
@@ -99,21 +100,24 @@ def _rows_of_kinds(kinds: _Kinds, counter: ProbedCounter, row: RowExpressions) -
     """Return the query that gives one counter's raw keys, and what to add up, from the kinds."""
     counts = None if counter.definition.where is None else row.columns["w"]
     selected = [
-        f"{kinds.column(_guarded(counts, row, column.name))} AS {column.name}"
+        f"{kinds.column(_guarded(counts, row, column.name, small=is_small(column)))} AS {column.name}"
         for column in (*counter.scope, *counter.by)
     ]
     total = _ROWS
     if counter.sum_type is not None:
-        total = kinds.measure(f"({_guarded(counts, row, 'm')})::{counter.sum_type}")
+        total = kinds.measure(f"({_guarded(counts, row, 'm', small=True)})::{counter.sum_type}")
     condition = "" if counts is None else f"WHERE {kinds.column(counts)}"
     return render(
         "capture", "rows_of_kinds", columns=raw(", ".join([*selected, f"{total} AS d"])), where=raw(condition)
     )
 
 
-def _guarded(counts: str | None, row: RowExpressions, name: str) -> str:
-    """Return an expression that is evaluated only where the row counts: elsewhere it may fail, or be costly."""
+def _guarded(counts: str | None, row: RowExpressions, name: str, *, small: bool) -> str:
+    """Return an expression that is evaluated only where the row counts: elsewhere it may fail, or be costly.
+
+    A small column is neither; a large one would make a kind of each row that nobody counts.
+    """
     expression = row.columns[name]
-    if counts is None or expression in row.reads:
+    if counts is None or (small and expression in row.reads):
         return expression
     return f"CASE WHEN {counts} THEN {expression} END"

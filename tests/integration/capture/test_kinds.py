@@ -148,3 +148,24 @@ async def test_expressions_are_evaluated_for_no_row_that_does_not_count(database
         }
         connection.execute("DELETE FROM t")
         assert not any(assert_exact(connection, counters).values())
+
+
+async def test_large_keys_of_rows_that_do_not_count_make_no_kinds(database: str) -> None:
+    counters = [
+        CounterDefinition("notes", "t", where="status = 'tag'", by=("note",)),
+        CounterDefinition("states", "t", by=("status",)),
+    ]
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (status text, note text)")
+        await install(database, counters)
+        ((source,),) = connection.execute(
+            "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'capture_insert_%'"
+        ).fetchall()
+        by_kind = "            WITH cdc_kinds"
+        assert source.count(by_kind) == 1
+        connection.execute(source.replace(by_kind, f"RAISE NOTICE 'by kind';\n{by_kind}"))
+        told: list[str | None] = []
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+        connection.execute(f"INSERT INTO t SELECT 'open', 'note ' || i FROM generate_series(1, {LARGE}) AS i")
+        assert told == ["by kind"]
+        assert_exact(connection, counters)
