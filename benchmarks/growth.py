@@ -72,7 +72,7 @@ def _keys(bench: Bench, stage: Stage) -> None:
                 keys,
             )
             began = time.monotonic()
-            stage.wait_applied()
+            stage.wait_applied(300 + keys / 20_000)
             bench.record("keys applied", OURS, "keys/s", keys / (time.monotonic() - began), keys=keys)
             bench.record(MEMORY, OURS, "MiB", memory(daemon.process.pid, "VmHWM") / _MIB, keys=keys)
             hashes = list(client.scan_iter("cdc:tally:by_key:*", count=1_000))
