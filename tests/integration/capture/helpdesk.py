@@ -37,6 +37,9 @@ PAIRS = CounterDefinition("pairs", "conversations", by=("status", "assignee_id")
 TOTAL = CounterDefinition("total", "conversations")
 COUNTERS = (OPEN, TAGS, AMOUNT, PAIRS, TOTAL)
 
+GROUPING = "-- Several rows, or one"
+"""Where a capture function begins to group."""
+
 Values = dict[tuple[str, str], int]
 
 
@@ -115,3 +118,25 @@ def assert_exact(
     truths = {counter.name: truth(connection, counter.name) for counter in counters}
     assert {counter.name: captured(connection, counter.name) for counter in counters} == truths
     return truths
+
+
+def rewrite(connection: psycopg.Connection[Any], pattern: str, *changes: tuple[str, str]) -> None:
+    """Create the capture functions of rows whose names match the regular expression again, with texts replaced."""
+    found = connection.execute(
+        "SELECT pg_get_functiondef(oid) FROM pg_proc"
+        " WHERE proname ~ '^capture_(insert|update|delete)_' AND proname ~ %s",
+        [pattern],
+    ).fetchall()
+    assert found, pattern
+    for (source,) in found:
+        for old, new in changes:
+            assert old in source, old
+            source = source.replace(old, new)  # noqa: PLW2901
+        connection.execute(source)
+
+
+def notices(connection: psycopg.Connection[Any]) -> list[str | None]:
+    """Return a list that gets every notice of the connection from now on."""
+    told: list[str | None] = []
+    connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+    return told

@@ -1,26 +1,23 @@
 """Grouping a large statement once for all counters leaves the deltas that grouping counter by counter leaves."""
 
 import random
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
 import pytest
 
 from cdc_counter.core.definition import CounterDefinition
-from cdc_counter.postgres.settings import pinned_settings
-from tests.integration.capture.helpdesk import assert_exact, install, truth
+from tests.integration.capture.helpdesk import assert_exact, install, notices, rewrite
 from tests.integration.capture.test_one_row_agrees import (
     COLUMNS,
     CONVERTING,
     ODD,
     PLAIN,
-    SETTINGS,
-    Deltas,
+    Change,
+    assert_agreeing,
     force_grouping,
-    take_deltas,
+    install_alike,
 )
 
 Connection = psycopg.Connection[Any]
@@ -28,6 +25,8 @@ Connection = psycopg.Connection[Any]
 ROUNDS: Final = 40
 
 RETREAT: Final = "cdc_entries := NULL;"
+
+BY_KIND: Final = "WITH cdc_kinds"
 
 LARGE: Final = 20_001
 """The fewest rows that are looked at for their kinds."""
@@ -38,13 +37,7 @@ def force_kinds(connection: Connection, table: str, instead: str = "") -> None:
 
     Where that fails, they do `instead` before they go on counter by counter.
     """
-    pattern = f"^capture_(insert|update|delete)_{table}_"
-    for (source,) in connection.execute(
-        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname ~ %s", [pattern]
-    ).fetchall():
-        assert "OFFSET 20000" in source
-        assert RETREAT in source
-        connection.execute(source.replace("OFFSET 20000", "OFFSET 0").replace(RETREAT, instead + RETREAT))
+    rewrite(connection, f"_{table}_", ("OFFSET 20000", "OFFSET 0"), (RETREAT, instead + RETREAT))
 
 
 def random_value(rng: random.Random, column: str) -> str | None:
@@ -53,7 +46,7 @@ def random_value(rng: random.Random, column: str) -> str | None:
     return rng.choice(ODD[column] if column in ODD and rng.random() < 0.03 else COLUMNS[column][1])
 
 
-def random_change(rng: random.Random) -> tuple[str, list[str | None]]:
+def random_change(rng: random.Random) -> Change:
     """Return a statement that changes several rows of `{}`, and its parameters."""
     some = rng.sample(sorted(COLUMNS), rng.choice([1, 2, 5, len(COLUMNS)]))
     match rng.choice(["insert", "insert", "update", "update", "delete"]):
@@ -75,37 +68,13 @@ def random_change(rng: random.Random) -> tuple[str, list[str | None]]:
 async def test_kinds_leave_the_deltas_that_grouping_by_counter_leaves(
     database: str, counters: Sequence[CounterDefinition]
 ) -> None:
-    rng = random.Random(21)
+    tables = ("kinds", "each")
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("CREATE TYPE mood AS ENUM ('fine', '''\"\\'); CREATE DOMAIN label AS text")
-        columns = ", ".join(f"{name} {kind}" for name, (kind, _) in COLUMNS.items())
-        tables = ("kinds", "each")
-        for table in tables:
-            connection.execute(f"CREATE TABLE {table} (id serial, {columns})".encode())
-        await install(
-            database, [replace(each, name=f"{table}_{each.name}", table=table) for table in tables for each in counters]
-        )
+        await install_alike(database, connection, tables, "id serial", counters)
         for table in tables:
             force_grouping(connection, table)
         force_kinds(connection, "kinds")
-        all_deltas: Deltas = Counter()
-        for _ in range(ROUNDS):
-            setting = rng.choice(sorted(SETTINGS))
-            connection.execute(f"SET {setting} = {rng.choice(SETTINGS[setting])}".encode())
-            statement, values = random_change(rng)
-            found = []
-            for table in tables:
-                connection.execute(statement.format(table).encode(), values or None)
-                found.append(take_deltas(connection, f"{table}_"))
-            assert found[0] == found[1], (statement, values)
-            all_deltas.update(found[0])
-        for name, value in pinned_settings().items():
-            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-        broken = {name for name, *key in all_deltas if len(key) == 1}
-        assert broken <= {"sum_c_price", "sum_some"}
-        for name in {each.name for each in counters} - broken:
-            added_up = {key[1:]: value for key, value in all_deltas.items() if key[0] == name and value}
-            assert added_up == truth(connection, f"kinds_{name}"), name
+        assert_agreeing(connection, tables, counters, random.Random(21), random_change, ROUNDS)
 
 
 @pytest.mark.parametrize("kinds", [12, LARGE], ids=["alike", "each of its own"])
@@ -158,14 +127,8 @@ async def test_large_keys_of_rows_that_do_not_count_make_no_kinds(database: str)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (status text, note text)")
         await install(database, counters)
-        ((source,),) = connection.execute(
-            "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'capture_insert_%'"
-        ).fetchall()
-        by_kind = "            WITH cdc_kinds"
-        assert source.count(by_kind) == 1
-        connection.execute(source.replace(by_kind, f"RAISE NOTICE 'by kind';\n{by_kind}"))
-        told: list[str | None] = []
-        connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+        rewrite(connection, "_insert_", (BY_KIND, f"RAISE NOTICE 'by kind'; {BY_KIND}"))
+        told = notices(connection)
         connection.execute(f"INSERT INTO t SELECT 'open', 'note ' || i FROM generate_series(1, {LARGE}) AS i")
         assert told == ["by kind"]
         assert_exact(connection, counters)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from cdc_counter.core.definition import CounterDefinition
-from tests.integration.capture.helpdesk import assert_exact, captured, entries, install
+from tests.integration.capture.helpdesk import GROUPING, assert_exact, captured, entries, install, rewrite
 from tests.integration.capture.test_keys import ODD_KEYS
 
 Connection = psycopg.Connection[Any]
@@ -42,12 +42,7 @@ CHANGES = (
 
 def refuse_grouping(connection: Connection) -> None:
     """Make the statement fail where a capture function would group."""
-    for (source,) in connection.execute(
-        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'capture_%' AND proname NOT LIKE '%truncate%'"
-    ).fetchall():
-        grouping = "    -- Several rows, or one"
-        assert source.count(grouping) == 1
-        connection.execute(source.replace(grouping, "    RAISE EXCEPTION 'grouping';\n" + grouping))
+    rewrite(connection, "", (GROUPING, f"RAISE EXCEPTION 'grouping'; {GROUPING}"))
 
 
 def peak_memory(pid: int) -> int:

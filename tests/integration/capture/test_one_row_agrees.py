@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,11 +12,12 @@ import pytest
 
 from cdc_counter.core.definition import CounterDefinition
 from cdc_counter.postgres.settings import pinned_settings
-from tests.integration.capture.helpdesk import SCHEMA, install, truth
+from tests.integration.capture.helpdesk import GROUPING, SCHEMA, install, notices, rewrite, truth
 from tests.integration.capture.test_keys import ODD_KEYS
 
 Connection = psycopg.Connection[Any]
 Deltas = Counter[tuple[str, ...]]
+Change = tuple[str, list[str | None]]
 
 COLUMNS: Final = {
     "c_small": ("int2", ("-1", "0", "32767")),
@@ -95,33 +96,14 @@ SETTINGS: Final = {
 
 ROUNDS: Final = 150
 
+FOUND: Final = "IF cdc_row = '' THEN"
+"""What comes behind the query for one row."""
+
 
 def force_grouping(connection: Connection, table: str) -> None:
     """Let a table's capture functions take no statement for one of one row."""
-    pattern = f"^capture_(insert|update|delete)_{table}_"
-    for (source,) in connection.execute(
-        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname ~ %s", [pattern]
-    ).fetchall():
-        found = "        IF cdc_row = '' THEN"
-        assert source.count(found) == 1
-        grouping = source.replace(found, f"        cdc_row := NULL;\n{found}").replace(
-            "IF cdc_same THEN", "IF false THEN"
-        )
-        connection.execute(grouping)
-
-
-def note_grouping(connection: Connection, table: str) -> list[str]:
-    """Return a list that gets an element whenever a table's capture functions group."""
-    pattern = f"^capture_(insert|update|delete)_{table}_"
-    for (source,) in connection.execute(
-        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname ~ %s", [pattern]
-    ).fetchall():
-        grouping = "    -- Several rows, or one"
-        assert source.count(grouping) == 1
-        connection.execute(source.replace(grouping, f"    RAISE NOTICE 'grouping';\n{grouping}"))
-    told: list[str] = []
-    connection.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
-    return told
+    rewrite(connection, f"_{table}_", (FOUND, f"cdc_row := NULL; {FOUND}"))
+    rewrite(connection, f"_update_{table}_", ("IF cdc_same THEN", "IF false THEN"))
 
 
 def take_deltas(connection: Connection, prefix: str) -> Deltas:
@@ -135,7 +117,49 @@ def take_deltas(connection: Connection, prefix: str) -> Deltas:
     return Counter({key: value for key, value in totals.items() if value})
 
 
-def random_change(rng: random.Random) -> tuple[str, list[str | None]]:
+async def install_alike(
+    database: str, connection: Connection, tables: Sequence[str], key: str, counters: Sequence[CounterDefinition]
+) -> None:
+    """Make tables with a column of each type, and the same counters on each."""
+    connection.execute("CREATE TYPE mood AS ENUM ('fine', '''\"\\'); CREATE DOMAIN label AS text")
+    columns = ", ".join(f"{name} {kind}" for name, (kind, _) in COLUMNS.items())
+    for table in tables:
+        connection.execute(f"CREATE TABLE {table} ({key}, {columns})".encode())
+    await install(
+        database, [replace(each, name=f"{table}_{each.name}", table=table) for table in tables for each in counters]
+    )
+
+
+def assert_agreeing(
+    connection: Connection,
+    tables: Sequence[str],
+    counters: Sequence[CounterDefinition],
+    rng: random.Random,
+    change: Callable[[random.Random], Change],
+    rounds: int,
+) -> None:
+    """Change tables alike, at random and under random settings: deltas must be the same, and add up to the truth."""
+    all_deltas: Deltas = Counter()
+    for _ in range(rounds):
+        setting = rng.choice(sorted(SETTINGS))
+        connection.execute(f"SET {setting} = {rng.choice(SETTINGS[setting])}".encode())
+        statement, values = change(rng)
+        found = []
+        for table in tables:
+            connection.execute(statement.format(table).encode(), values or None)
+            found.append(take_deltas(connection, f"{table}_"))
+        assert found[0] == found[1], (statement, values)
+        all_deltas.update(found[0])
+    for name, value in pinned_settings().items():
+        connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+    broken = {name for name, *key in all_deltas if len(key) == 1}
+    assert broken <= {"sum_c_price", "sum_some"}
+    for name in {each.name for each in counters} - broken:
+        added_up = {key[1:]: value for key, value in all_deltas.items() if key[0] == name and value}
+        assert added_up == truth(connection, f"{tables[0]}_{name}"), name
+
+
+def random_change(rng: random.Random) -> Change:
     """Return a statement that changes one row of `{}` at most, and its parameters."""
     some = rng.sample(sorted(COLUMNS), rng.choice([1, 1, 2, 5, len(COLUMNS)]))
     values = [None if rng.random() < 0.2 else rng.choice(COLUMNS[name][1]) for name in some]
@@ -157,34 +181,11 @@ def random_change(rng: random.Random) -> tuple[str, list[str | None]]:
 async def test_one_row_leaves_the_deltas_that_grouping_leaves(
     database: str, counters: Sequence[CounterDefinition]
 ) -> None:
-    rng = random.Random(20)
+    tables = ("one", "many")
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("CREATE TYPE mood AS ENUM ('fine', '''\"\\'); CREATE DOMAIN label AS text")
-        columns = ", ".join(f"{name} {kind}" for name, (kind, _) in COLUMNS.items())
-        for table in ("one", "many"):
-            connection.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, {columns})".encode())
-        await install(
-            database,
-            [replace(each, name=f"{table}_{each.name}", table=table) for table in ("one", "many") for each in counters],
-        )
+        await install_alike(database, connection, tables, "id int PRIMARY KEY", counters)
         force_grouping(connection, "many")
-        grouped = note_grouping(connection, "one")
-        all_deltas: Deltas = Counter()
-        for _ in range(ROUNDS):
-            setting = rng.choice(sorted(SETTINGS))
-            connection.execute(f"SET {setting} = {rng.choice(SETTINGS[setting])}".encode())
-            statement, values = random_change(rng)
-            found = []
-            for table in ("one", "many"):
-                connection.execute(statement.format(table).encode(), values)
-                found.append(take_deltas(connection, f"{table}_"))
-            assert found[0] == found[1], (statement, values)
-            all_deltas.update(found[0])
-        for name, value in pinned_settings().items():
-            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        rewrite(connection, "_one_", (GROUPING, f"RAISE NOTICE 'grouping'; {GROUPING}"))
+        grouped = notices(connection)
+        assert_agreeing(connection, tables, counters, random.Random(20), random_change, ROUNDS)
         assert len(grouped) < ROUNDS / 2, "most rows are not grouped"
-        broken = {name for name, *key in all_deltas if len(key) == 1}
-        assert broken <= {"sum_c_price", "sum_some"}
-        for name in {each.name for each in counters} - broken:
-            added_up = {key[1:]: value for key, value in all_deltas.items() if key[0] == name and value}
-            assert added_up == truth(connection, f"one_{name}"), name
