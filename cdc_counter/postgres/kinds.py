@@ -118,6 +118,6 @@ def _guarded(counts: str | None, row: RowExpressions, name: str, *, small: bool)
     A small column is neither; a large one would make a kind of each row that nobody counts.
     """
     expression = row.columns[name]
-    if counts is None or (small and expression in row.reads):
+    if counts is None or (small and row.is_column(name)):
         return expression
     return f"CASE WHEN {counts} THEN {expression} END"

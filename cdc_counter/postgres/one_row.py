@@ -31,7 +31,7 @@ _ARGUMENTS_OF_A_COUNTER: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
-class CountedRow:
+class _CountedRow:
     """A counter with its id, and what it makes of any one row."""
 
     id: int
@@ -83,7 +83,7 @@ class _Call:
 class _Row:
     """One counter's view of the new or the old row: SQL over what its side computes."""
 
-    counted: CountedRow
+    counted: _CountedRow
     side: _Side
 
     @property
@@ -119,8 +119,7 @@ class _Row:
         They are columns, and small where a condition guards them; where none does, a large one is `odd`.
         """
         expressions = self.counted.expressions
-        names = {*expressions.reads, *map(_quoted, expressions.reads)}
-        columns = all(text in names for name, text in expressions.columns.items() if name != "w")
+        columns = all(expressions.is_column(name) for name in expressions.columns if name != "w")
         return columns and (self.makes_entry is None or all(is_small(column) for column in self._keys))
 
     def entry(self, call: _Call) -> str:
@@ -196,13 +195,13 @@ def update_entries(counters: Sequence[tuple[int, ProbedCounter]]) -> str:
     )
 
 
-def _counted_rows(counters: Sequence[tuple[int, ProbedCounter]]) -> list[CountedRow]:
+def _counted_rows(counters: Sequence[tuple[int, ProbedCounter]]) -> list[_CountedRow]:
     """Return each counter with its expressions; nothing where the entries of one row might not fit, or have sets."""
-    rows = [CountedRow(number, counter, counter.row) for number, counter in counters if counter.row is not None]
+    rows = [_CountedRow(number, counter, counter.row) for number, counter in counters if counter.row is not None]
     return rows if len(rows) == len(counters) and 2 * len(rows) <= CHUNK else []
 
 
-def _one_sided(counted: Sequence[CountedRow], side: _Side) -> str:
+def _one_sided(counted: Sequence[_CountedRow], side: _Side) -> str:
     if not counted:
         return ""
     entries = _Entries()

@@ -44,6 +44,10 @@ class RowExpressions:
     source: str
     reads: tuple[str, ...]
 
+    def is_column(self, name: str) -> bool:
+        """Say whether an expression is nothing but a column of the table; where that can't be told, that it isn't."""
+        return self.columns[name] in {*self.reads, *(sql.Identifier(read).as_string() for read in self.reads)}
+
 
 @dataclass(frozen=True, slots=True)
 class ProbedCounter:
