@@ -228,6 +228,11 @@ class Batcher:
         if self._open is None and not self._skipping and self._resume is None:
             self._idle = max(self._idle, wal_end)
 
+    @property
+    def only_idle(self) -> bool:
+        """Whether nothing waits but an idle position: a step would only move the watermark."""
+        return self._idle > self._closed and self._waiting is None and not self._steps
+
     def take(self) -> Step | None:
         """Return the next step in commit order, or None when there is nothing to do."""
         if not self._steps:

@@ -232,6 +232,11 @@ class Applier:
                 await self.change(record.moved_to(CounterState.STALE, self._now(), f"capture failed: {reason}"))
 
     @property
+    def has_company(self) -> bool:
+        """Whether somebody waits, if only for a position that is not reached yet."""
+        return bool(self._visitors)
+
+    @property
     def has_visitor(self) -> bool:
         """Whether somebody waits who could be let in now."""
         return any(self._may_enter(visitor) for visitor in self._visitors)

@@ -1,10 +1,13 @@
 """One consumer after the other, and one against the other, while everything around them dies: exact every time."""
 
 import sys
+import time
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
+import psycopg
 import pytest
+import redis
 
 from cdc_counter.embedded import PostgresServer, RedisServer
 from tests.fault.deployment import Deployment, Traffic, wait_said
@@ -179,3 +182,28 @@ def test_connection_that_became_a_black_hole_does_not_keep_the_slot(
         deployment.assert_exact()
         assert [daemon.log_text().count("streaming slot") for daemon in (one, two)] == [1, 1]
     assert deployment.epoch() == epoch, "something was lost, and counted again"
+
+
+def test_commits_that_are_none_of_ours_cost_few_calls_of_redis(deployment18: Deployment) -> None:
+    deployment = deployment18
+    deployment.sql("CREATE TABLE elsewhere (id int)")
+    deployment.init()
+    wait_said(deployment.daemon("consumer", None, "--role", "consumer").start(), "streaming slot", 1)
+    with (
+        redis.Redis.from_url(deployment.redis_url) as client,
+        psycopg.connect(deployment.dsn, autocommit=True) as writer,
+    ):
+        wait_moving(deployment)
+        before, began = script_calls(client), time.monotonic()
+        for number in range(1000):
+            writer.execute("INSERT INTO elsewhere VALUES (%s)", [number])
+        wait_moving(deployment)
+        calls, seconds = script_calls(client) - before, time.monotonic() - began
+    # At most one in 10 ms, however slow the machine; a few more belong to heartbeats and to who waits.
+    assert calls <= 100 * seconds + 10
+
+
+def script_calls(client: redis.Redis) -> int:
+    """Return how many scripts the server has run."""
+    stats: Any = client.info("commandstats")
+    return int(stats.get("cmdstat_evalsha", {"calls": 0})["calls"])
