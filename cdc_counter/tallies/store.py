@@ -142,12 +142,10 @@ class TallyStore:
             arguments += (move.field, move.expected, move.new)
         packed = []
         for group in groups:
-            flat: list[str] = []
-            for bucket, delta in group.deltas.items():
-                flat += (bucket, str(delta))
             name = self._keys.hidden if group.hidden else self._keys.tally
             keys.append(name(group.counter, group.scope))
-            packed.append(("" if group.hidden else group.counter, group.scope, flat))
+            counter = "" if group.hidden else group.counter
+            packed.append((counter, group.scope, list(group.deltas), list(map(str, group.deltas.values()))))
         arguments += (self._feed_length, version, note, str(surplus_notes), repair, orjson.dumps(packed))
         with _damage_named("applying deltas"):
             reply = await self._scripts.apply.call(self._line, keys, arguments)

@@ -8,8 +8,8 @@
 -- then     how many values the feed keeps; version of the change, or '' for the watermark as stored;
 --          an element to append to KEYS[3], or ''; how many of its oldest elements to remove;
 --          what to write into KEYS[4] beside every old and new value, or '' for nothing;
---          the groups as JSON: [[counter, scope, [bucket, delta, bucket, delta, ...]], ...], in the order of KEYS.
---          An empty counter keeps a group out of the feed. Deltas are decimal text: Lua's numbers are doubles.
+--          the groups as JSON: [[counter, scope, [bucket, bucket, ...], [delta, delta, ...]], ...], in the order of
+--          KEYS. An empty counter keeps a group out of the feed. Deltas are decimal text: Lua's numbers are doubles.
 --
 -- One feed entry holds all groups: its id is the number of changed values so far, so that a gap shows as a jump.
 --
@@ -50,7 +50,8 @@ local feed_length, version, element, surplus, repair = unpack(ARGV, at + 1, at +
 at = at + 6
 
 -- Exact sum of two 64-bit integers given as decimal text, or nil when it leaves the 64-bit range.
--- Up to 15 digits doubles are exact; beyond, magnitudes are added or subtracted in limbs of 7 digits.
+-- Up to 13 characters Lua writes a sum of two exactly by itself, and in half the time: it shows 14 digits. Up to 15 digits
+-- doubles are exact; beyond, magnitudes are added or subtracted in limbs of 7 digits.
 local function limbs(digits)
   local result = {}
   for last = #digits, 1, -7 do
@@ -106,6 +107,7 @@ local function long_add(a, b)
 end
 
 local function add(a, b)
+  if #a <= 13 and #b <= 13 then return tostring(a + b) end
   if #a <= 15 and #b <= 15 then return string.format('%.0f', tonumber(a) + tonumber(b)) end
   return long_add(a, b)
 end
@@ -114,41 +116,48 @@ end
 local CHUNK = 2000
 
 -- First pass: read, add and check; nothing is written yet.
+local find = string.find
 local groups = cjson.decode(ARGV[at])
 local writes, changed, total, repaired = {}, {}, 0, {}
 for k = 1, #groups do
-  local key, counter, scope, flat = KEYS[4 + k], groups[k][1], groups[k][2], groups[k][3]
-  local sets, gone, changes = {}, {}, {}
-  for first = 1, #flat, 2 * CHUNK do
-    local names = {}
-    for i = first, math.min(#flat, first + 2 * CHUNK - 1), 2 do names[#names + 1] = flat[i] end
-    local stored = redis.pcall('HMGET', key, unpack(names))
+  local key, counter, scope, buckets, deltas = KEYS[4 + k], unpack(groups[k])
+  local changes, gone = {}, {}
+  for first = 1, #buckets, CHUNK do
+    local last = math.min(#buckets, first + CHUNK - 1)
+    local stored = redis.pcall('HMGET', key, unpack(buckets, first, last))
     if stored.err then
       if string.find(stored.err, 'WRONGTYPE') then return {'unfit', key, '', 'it is not a hash'} end
       return stored
     end
-    for i = 1, #names do
-      local name, value, delta = names[i], stored[i] or '0', flat[first + 2 * i - 1]
-      if not string.match(value, '^-?%d+$') then return {'unfit', key, name, 'it holds no integer'} end
+    for i = first, last do
+      local name, value, delta = buckets[i], stored[i - first + 1] or '0', deltas[i]
+      if not find(value, '^-?%d+$') then return {'unfit', key, name, 'it holds no integer'} end
       -- A sign and 20 digits: what is longer leaves the range whatever it is added to.
       local sum = #value <= 21 and #delta <= 21 and add(value, delta) or nil
       if not sum then return {'unfit', key, name, 'it would leave the 64-bit range'} end
       if sum == '0' or sum == '-0' then
         sum = '0'
         gone[#gone + 1] = name
-      else
-        sets[#sets + 1] = name
-        sets[#sets + 1] = sum
       end
-      changes[#changes + 1] = name
-      changes[#changes + 1] = sum
+      changes[2 * i - 1] = name
+      changes[2 * i] = sum
       if repair ~= '' then repaired[#repaired + 1] = {scope, name, value, sum} end
+    end
+  end
+  local sets = changes
+  if #gone > 0 then
+    sets = {}
+    for i = 1, #changes, 2 do
+      if changes[i + 1] ~= '0' then
+        sets[#sets + 1] = changes[i]
+        sets[#sets + 1] = changes[i + 1]
+      end
     end
   end
   writes[k] = {key, sets, gone}
   if counter ~= '' then
     changed[#changed + 1] = {counter, scope, changes}
-    total = total + #changes / 2
+    total = total + #buckets
   end
 end
 

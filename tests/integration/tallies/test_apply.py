@@ -1,7 +1,7 @@
 """One script call: all of it or nothing, exact to the last of 64 bits, once."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -34,6 +34,14 @@ DELTAS = st.one_of(NUMBERS, st.integers(-(2**64), 2**64), around(2**64, -(2**64)
 
 
 @given(st.lists(st.tuples(STORED, DELTAS), min_size=1, max_size=40))
+@example(
+    [
+        (sign * (10**digits - 1), sign * delta)
+        for digits in range(11, 17)
+        for delta in (1, 10**digits - 1)
+        for sign in (1, -1)
+    ]
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_sums_are_exact_or_refused(client: Redis, store: TallyStore, pairs: list[tuple[int, int]]) -> None:
     key = KEYS.tally(COUNTER, "42")
