@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cdc_counter.core.lsn import Lsn
+from cdc_counter.errors import UnreachableError
 
 
 class CounterState(StrEnum):
@@ -37,6 +38,10 @@ class VerifiedAt:
     lsn: str
 
 
+class UnknownCounterError(UnreachableError):
+    """There is no counter of that name, or none any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Every bucket of one scope at one watermark.
@@ -44,7 +49,7 @@ class Reading:
     `values` maps bucket to tally, zero buckets absent, empty while the counter is first seeded. `sequence` is the
     feed's last entry at that moment: entries up to it are included, later ones are not. `scale` is the number of
     decimal digits a sum is scaled by (12.34 is kept as 1234 with scale 2), 0 for counts. `verified_at` is None when the
-    counter was not verified since it became what it is.
+    counter was not verified since it became what it is. `scoped` False: the counter's only scope is `-`.
     """
 
     counter: str
@@ -56,6 +61,7 @@ class Reading:
     sequence: int
     scale: int = 0
     verified_at: VerifiedAt | None = None
+    scoped: bool = True
 
 
 @dataclass(frozen=True, slots=True)

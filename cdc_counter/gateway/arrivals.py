@@ -55,12 +55,14 @@ class Arrivals:
             if not self._waiting:
                 self._wanted.clear()
                 continue
+            position, _, key, _ = self._waiting[0]
             try:
-                reading = await self._readings.read(self._waiting[0][2])
+                reading = await self._readings.read(key)
             except UnreachableError as error:
                 _log.debug("looking for the watermark failed: %s", error)
             else:
-                self.reached(reading.version)
+                # A counter that is no more tells no version: whoever waits for it finds that out by reading.
+                self.reached(position if reading is None else reading.version)
             await asyncio.sleep(LOOK_SECONDS)
 
     def _drop_abandoned(self) -> None:

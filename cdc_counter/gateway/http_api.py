@@ -63,25 +63,27 @@ class CounterApi:
             return answer({"error": "invalid", "reason": str(error)}, 400)
         try:
             reading = await self._read(key, scope_named=scope_named) if grant.allows(key) else None
-            if reading is None:
-                return answer({"error": NOT_FOUND}, 404)
-            if position is not None and reading.version < position:
+            if reading is not None and position is not None and reading.version < position:
                 reading = await self._read_at(key, position, seconds, reading)
-                if reading.version < position:
-                    return answer({"error": "not there yet", "version": reading.version.version}, 504)
         except UnreachableError:
             return answer({"error": UNAVAILABLE}, 503)
+        if reading is None:
+            return answer({"error": NOT_FOUND}, 404)
+        if position is not None and reading.version < position:
+            return answer({"error": "not there yet", "version": reading.version.version}, 504)
         return answer(snapshot_of(reading))
 
     async def _read(self, key: RoomKey, *, scope_named: bool) -> Reading | None:
-        """Return a reading, None where there is no such room."""
-        if not await self._readings.has(key, scope_named=scope_named):
-            return None
+        """Return a reading, None where there is no such room; a counter with scopes has none without."""
         async with self._turns.one():
-            return await self._readings.read(key)
+            reading = await self._readings.read(key)
+        return None if reading is None or (reading.scoped and not scope_named) else reading
 
-    async def _read_at(self, key: RoomKey, position: Lsn, seconds: float, latest: Reading) -> Reading:
-        """Return the first reading that includes `position`, else the latest there was when the time was over."""
+    async def _read_at(self, key: RoomKey, position: Lsn, seconds: float, latest: Reading) -> Reading | None:
+        """Return the first reading that includes `position`, else the latest there was when the time was over.
+
+        None when the counter was removed meanwhile.
+        """
         if len(self._arrivals) >= MOST_WAITING:
             raise UnreachableError(f"{MOST_WAITING} requests wait already")
         try:
@@ -89,7 +91,10 @@ class CounterApi:
                 while latest.version < position:
                     await self._arrivals.wait(key, position)
                     async with self._turns.one():
-                        latest = await self._readings.read(key)
+                        reading = await self._readings.read(key)
+                    if reading is None:
+                        return None
+                    latest = reading
         except TimeoutError:
             pass
         return latest

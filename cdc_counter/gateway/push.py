@@ -153,7 +153,7 @@ class Push(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no
             return {"error": NOT_FOUND}
         if key.scope == NO_KEY and not scope_named(arguments):
             try:
-                if not await self._readings.has(key, scope_named=False):
+                if not await self._readings.has_one_room(key.counter):
                     return {"error": NOT_FOUND}
             except UnreachableError:
                 return {"error": UNAVAILABLE}

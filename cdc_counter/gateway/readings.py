@@ -14,7 +14,7 @@ from typing import Final
 
 from cdc_counter.core.definition import NO_KEY
 from cdc_counter.core.lsn import ZERO, Lsn
-from cdc_counter.core.reading import CounterInfo, Reading
+from cdc_counter.core.reading import Reading, UnknownCounterError
 from cdc_counter.errors import UnreachableError
 from cdc_counter.gateway.fanout import Delivery, Fanout
 from cdc_counter.gateway.rooms import Room, RoomKey
@@ -75,22 +75,23 @@ class Readings:
         self._over: set[str] = set()
         """Epochs that were followed by another one."""
 
-    async def find(self, key: RoomKey) -> CounterInfo | None:
-        """Return the counter if this scope of it can exist, else None; raises UnreachableError."""
+    async def has_one_room(self, counter: str) -> bool:
+        """Say whether there is a counter of that name, and without scopes. Raises UnreachableError."""
         async with self._looking.one():
-            info = await self._source.counter(key.counter)
-        return info if info is not None and (info.scoped or key.scope == NO_KEY) else None
+            info = await self._source.counter(counter)
+        return info is not None and not info.scoped
 
-    async def has(self, key: RoomKey, *, scope_named: bool) -> bool:
-        """Say whether there is such a room; a counter with scopes has none without. Raises UnreachableError."""
-        info = await self.find(key)
-        return info is not None and (scope_named or not info.scoped)
+    async def read(self, key: RoomKey) -> Reading | None:
+        """Return a reading no older than any before it in its epoch, None where there can be no such room.
 
-    async def read(self, key: RoomKey) -> Reading:
-        """Return a reading no older than any before it in its epoch; raises UnreachableError."""
+        Raises UnreachableError.
+        """
         # Readings overtake each other: one may only be compared with what was known when it was begun.
         epoch, floor = self._epoch, self._reached
-        reading = await self._source.read(key.counter, key.scope)
+        try:
+            reading = await self._source.read(key.counter, key.scope)
+        except UnknownCounterError:
+            return None
         if reading.epoch == epoch:
             refuse_older(reading, floor)
         elif reading.epoch in self._over:
@@ -100,7 +101,7 @@ class Readings:
         elif epoch == self._epoch:
             self._over.add(epoch)
             self._epoch, self._reached = reading.epoch, reading.version
-        return reading
+        return reading if reading.scoped or key.scope == NO_KEY else None
 
 
 def refuse_older(reading: Reading, floor: Lsn) -> None:
@@ -186,11 +187,11 @@ class RoomLoader:
     async def _load(self, room: Room) -> Outcome | None:
         """Take one reading; None when the room was declared out of date while it was taken."""
         generation = room.generation
-        if await self._readings.find(room.key) is None:
+        reading = await self._readings.read(room.key)
+        if reading is None:
             if self._fanout.room(room.key) is room:
                 self._farewell(self._fanout.retire(room))
             return Outcome.UNKNOWN
-        reading = await self._readings.read(room.key)
         if room.generation != generation:
             return None
         if self._fanout.room(room.key) is not room:

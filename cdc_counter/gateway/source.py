@@ -19,7 +19,7 @@ class TallySource(Protocol):
         ...
 
     async def read(self, counter: str, scope: str) -> Reading:
-        """Return values, version, state and feed sequence of one scope at one moment."""
+        """Return values, version, state and feed sequence of one scope at one moment; raises UnknownCounterError."""
         ...
 
     def follow(self) -> AsyncIterator[list[FeedEntry]]:

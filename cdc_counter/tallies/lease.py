@@ -12,6 +12,7 @@ from typing import Any
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 
@@ -25,7 +26,8 @@ class Lease:
         """Send one command; the reply is as the server sends it."""
         if not self._connection.is_connected:
             raise RedisConnectionError("the connection was lost between two commands")
-        return await exchange(self._connection, *arguments)
+        (reply,) = await exchange(self._connection, arguments)
+        return reply
 
 
 @asynccontextmanager
@@ -43,19 +45,29 @@ async def leased(client: Redis) -> AsyncIterator[Lease]:
         await pool.release(connection)
 
 
-async def exchange(connection: Any, *arguments: str | bytes | float) -> Any:
-    """Send one command over a connection and return the reply; raises the library's errors, as its client does.
+async def exchange(connection: Any, *commands: tuple[str | bytes | float, ...]) -> list[Any]:
+    """Send commands at once over a connection and return their replies; raises errors as the library's client does.
 
-    The connection is lost when this is cancelled, or raises anything but an error that the server replied.
+    Where the server replied errors the first of them is raised, once every reply has come. The connection is lost when
+    this is cancelled, or raises anything else.
     """
     # The library would pack in Python, and make a task and a timer to send and another timer to read.
     seconds, connection.socket_timeout = connection.socket_timeout, None
+    replies: list[Any] = []
+    refused: ResponseError | None = None
     try:
         async with asyncio.timeout(seconds):
-            packed = pack_command(arguments)  # type: ignore[arg-type]  # annotated as a tuple of one
+            packed = b"".join(map(pack_command, commands))  # type: ignore[arg-type]  # annotated as a tuple of one
             await connection.send_packed_command(packed, check_health=False)
-            return await connection.read_response()
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except ResponseError as error:
+                    refused = refused or error
     except TimeoutError as error:
         raise RedisTimeoutError(f"no reply within {seconds:g} s") from error
     finally:
         connection.socket_timeout = seconds
+    if refused is not None:
+        raise refused
+    return replies

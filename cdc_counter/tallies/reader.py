@@ -17,13 +17,23 @@ from redis.asyncio import Redis
 from cdc_counter.cancellation import honour_cancellation
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.reading import Change, CounterInfo, CounterState, FeedEntry, Gap, Reading, Reset
+from cdc_counter.core.reading import (
+    Change,
+    CounterInfo,
+    CounterState,
+    FeedEntry,
+    Gap,
+    Reading,
+    Reset,
+    UnknownCounterError,
+)
 from cdc_counter.core.status import StreamStatus
 from cdc_counter.core.verification import proof_of
 from cdc_counter.errors import CdcCounterError, NotReadyError, ProtocolError, UnreachableError
 from cdc_counter.tallies.connection import Commands, command, translated_errors
 from cdc_counter.tallies.keys import REPORT_TTL, Keys
 from cdc_counter.tallies.lease import Lease, leased
+from cdc_counter.tallies.line import Line
 from cdc_counter.tallies.verifications import parse_verification
 
 _BLOCK_MS: Final = 1000
@@ -44,6 +54,7 @@ class TallyReader:
 
     def __init__(self, client: Redis, blocking: Redis, prefix: str) -> None:
         self._client = client
+        self._line = Line(client)
         self._blocking = blocking
         self._keys = Keys(prefix)
 
@@ -51,11 +62,9 @@ class TallyReader:
         """Return what is known of a counter; None for an unknown one. Raises UnreachableError without tallies."""
         with _legible(), translated_errors("reading a counter"):
             # At one moment, for between two a flushed Redis may have got its new epoch.
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.hget(self._keys.counters, name)
-                pipe.hexists(self._keys.meta, "epoch")
-                raw, begun = await pipe.execute()
-                honour_cancellation()
+            raw, begun = await self._line.transaction(
+                ("HGET", self._keys.counters, name), ("HEXISTS", self._keys.meta, "epoch")
+            )
         # A Redis that was flushed knows no counter: that says nothing about which there are.
         if not begun:
             raise self._no_tallies()
@@ -71,24 +80,27 @@ class TallyReader:
         return sorted(records, key=lambda record: record.name)
 
     async def read(self, counter: str, scope: str) -> Reading:
-        """Return one scope's buckets with the watermark they are true for; raises UnreachableError without tallies."""
+        """Return one scope's buckets with the watermark they are true for.
+
+        Raises UnknownCounterError, and UnreachableError without tallies.
+        """
         with _legible(), translated_errors("reading tallies"):
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.hmget(self._keys.meta, ["epoch", "watermark", "sequence"])
-                pipe.hget(self._keys.counters, counter)
-                pipe.hgetall(self._keys.tally(counter, scope))
-                pipe.hget(self._keys.verified, counter)
-                (epoch, watermark, sequence), raw, values, verified = await pipe.execute()
-                honour_cancellation()
+            (epoch, watermark, sequence), raw, flat, verified = await self._line.transaction(
+                ("HMGET", self._keys.meta, "epoch", "watermark", "sequence"),
+                ("HGET", self._keys.counters, counter),
+                ("HGETALL", self._keys.tally(counter, scope)),
+                ("HGET", self._keys.verified, counter),
+            )
+        # A Redis that was flushed knows no counter: that says nothing about which there are.
         if epoch is None or watermark is None:
             raise self._no_tallies()
         if raw is None:
-            raise UnreachableError(f"counter {counter!r} was removed", hint="check the counter's name")
+            raise UnknownCounterError(f"there is no counter {counter!r}", hint="check the counter's name")
         with _legible():
             record = CounterRecord.from_json(orjson.loads(raw))
             version, number = Lsn.from_version(watermark.decode()), int(sequence or 0)
         # What is there while a counter is first seeded is nobody's number.
-        shown = {} if record.state is CounterState.SEEDING else values
+        shown = {} if record.state is CounterState.SEEDING else dict(zip(flat[::2], flat[1::2], strict=True))
         return Reading(
             counter=counter,
             scope=scope,
@@ -99,6 +111,7 @@ class TallyReader:
             sequence=number,
             scale=record.info.scale,
             verified_at=proof_of(record, parse_verification(verified)),
+            scoped=record.scoped,
         )
 
     def _no_tallies(self) -> UnreachableError:

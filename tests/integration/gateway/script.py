@@ -10,7 +10,16 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.reading import Change, CounterInfo, CounterState, FeedEntry, Gap, Reading, Reset
+from cdc_counter.core.reading import (
+    Change,
+    CounterInfo,
+    CounterState,
+    FeedEntry,
+    Gap,
+    Reading,
+    Reset,
+    UnknownCounterError,
+)
 from cdc_counter.core.status import Phase, StreamStatus
 from cdc_counter.errors import UnreachableError
 
@@ -71,13 +80,14 @@ class Script:
 
     async def read(self, counter: str, scope: str) -> Reading:
         self.reads += 1
-        info = self.counters[counter]
+        info, epoch, sequence = self.counters.get(counter), self.epoch, self.sequence
         values, version = dict(self.tallies.get((counter, scope), {})), self.version
-        reading = Reading(counter, scope, values, version, self.epoch, info.state, self.sequence, info.scale)
         # Held between the moment it is true for and the moment it arrives: that is where the races are.
         await self.may_read.wait()
         self._answer()
-        return reading
+        if info is None:
+            raise UnknownCounterError(f"there is no counter {counter!r}")
+        return Reading(counter, scope, values, version, epoch, info.state, sequence, info.scale, scoped=info.scoped)
 
     async def follow(self) -> AsyncIterator[list[FeedEntry]]:
         queue: asyncio.Queue[list[FeedEntry] | None] = asyncio.Queue()

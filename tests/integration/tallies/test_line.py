@@ -1,4 +1,4 @@
-"""Commands over one connection, for as long as it lasts."""
+"""Commands over one connection, for as long as it lasts, and several of them at one moment."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,6 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from cdc_counter.cancellation import end
 from cdc_counter.embedded import RedisServer
 from cdc_counter.soak.proxy import FaultProxy
 from cdc_counter.tallies.connection import command
@@ -66,6 +67,35 @@ async def test_two_at_once_get_their_own_replies(line: Line) -> None:
     await line.execute_command("PING")
     replies = await asyncio.gather(*(line.execute_command("ECHO", str(number)) for number in range(20)))
     assert replies == [str(number).encode() for number in range(20)]
+
+
+async def test_a_transaction_is_one_moment(line: Line, server: RedisServer) -> None:
+    async def count() -> None:
+        while True:
+            await command(other, "INCR", "counted")
+
+    other = Redis(port=server.port, protocol=2)
+    counting = asyncio.ensure_future(count())
+    # So long that it comes in pieces, between which the server serves others.
+    long = "x" * 3_000_000
+    for _ in range(5):
+        first, _, second = await line.transaction(("GET", "counted"), ("ECHO", long), ("GET", "counted"))
+        assert first == second
+    await end([counting])
+    await other.aclose()
+
+
+@pytest.mark.parametrize(
+    ("refused", "says"), [(("NO-SUCH-COMMAND",), "unknown command"), (("LLEN", "text"), "WRONGTYPE")]
+)
+async def test_what_is_refused_in_a_transaction_is_said_and_its_other_replies_are_nobody_elses(
+    line: Line, refused: tuple[str, ...], says: str
+) -> None:
+    await line.execute_command("SET", "text", "7")
+    number = await line.execute_command("CLIENT", "ID")
+    with pytest.raises(ResponseError, match=says):
+        await line.transaction(("ECHO", "first"), refused, ("ECHO", "last"))
+    assert await line.execute_command("CLIENT", "ID") == number
 
 
 async def test_a_late_reply_is_nobody_elses(line: Line, proxy: FaultProxy) -> None:
