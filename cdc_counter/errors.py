@@ -67,6 +67,10 @@ class StoppingError(UnreachableError):
     """The server is being stopped, and waits for whoever streams from it."""
 
 
+class UndecodableError(UnreachableError):
+    """The server failed, by an error of its own, to decode what comes next in the slot."""
+
+
 class BusyError(CdcCounterError):
     """Something is held by somebody else for now: a lock, the slot; trying again may help."""
 

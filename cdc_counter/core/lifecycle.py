@@ -110,6 +110,7 @@ class Loss(StrEnum):
     GAP = "gap"
     SLOT_GONE = "slot gone"
     SLOT_LOST = "slot lost"
+    SLOT_UNDECODABLE = "slot undecodable"
     FUSE_BLOWN = "fuse blown"
     OTHER_HISTORY = "other history"
     PUBLICATION_GONE = "publication gone"

@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from cdc_counter.core.frames import StandbyStatusUpdate
 from cdc_counter.core.lifecycle import ServerFacts
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError, UnreachableError
+from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError, UndecodableError, UnreachableError
 from cdc_counter.postgres.connection import translated_errors
 from cdc_counter.postgres.facts import server_facts
 from cdc_counter.postgres.flow import Flow
@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 _COPY_DONE: Final = -1
 _OBJECT_NOT_IN_PREREQUISITE_STATE: Final = "55000"
+_INTERNAL: Final = "XX"
+"""The class of errors that only a defect, or damage, makes."""
 
 
 class ReplicationStream:
@@ -162,6 +164,8 @@ class ReplicationStream:
                 return BusyError(text, hint="another consumer streams it; this one waits as its stand-by")
             case "42704" if self._publication in message:
                 return ReseedNeededError(text)
+            case _ if sqlstate.startswith(_INTERNAL):
+                return UndecodableError(text)
             case _:
                 # The next connection asks for the slot's state and decides by that, not by a message.
                 return UnreachableError(text)

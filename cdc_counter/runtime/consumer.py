@@ -32,7 +32,8 @@ from cdc_counter.core.progress import Progress
 from cdc_counter.core.reading import CounterState
 from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.core.status import Phase
-from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError, UnreachableError
+from cdc_counter.core.stuck import Stuck
+from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError, UndecodableError, UnreachableError
 from cdc_counter.metrics import Metrics
 from cdc_counter.runtime.applier import Applier, SupersededError
 from cdc_counter.runtime.backoff import Backoff, pause
@@ -69,7 +70,7 @@ class Rebuild(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
-    """`outbox` is (schema, table)."""
+    """`outbox` is (schema, table), `mends` the losses after which everything may be counted again."""
 
     slot: str
     outbox: tuple[str, str]
@@ -77,6 +78,7 @@ class ConsumerSettings:
     feedback_seconds: float
     silence_seconds: float
     fuse: Fuse
+    mends: frozenset[Loss] = frozenset(Loss)
 
 
 class Consumer:
@@ -112,6 +114,7 @@ class Consumer:
         self._in_session = asyncio.Event()
         self._evictions = EvictionGuard(tallies, now)
         self._seen: Stored | None = None
+        self._stuck = Stuck()
         self._blown = ""
         self._rebuilt_for = ""
         self._rebuilds = 0
@@ -130,7 +133,7 @@ class Consumer:
                     backoff.reset()
                     self._rebuilt_lately = False
                     self._came_back()
-                await self._after(error, backoff, stop)
+                await self._after(self._weighed(error), backoff, stop)
         # A stand-by stays one to its end: what is said of the stream is not its to say.
         if self.phase is not Phase.WAITING_FOR_SLOT:
             self.phase, self.detail = Phase.STOPPED, ""
@@ -162,6 +165,14 @@ class Consumer:
         self._blown = f"the fuse blew: slot {self.settings.slot!r} {reason}"
         self.detail = self._blown
         self._metrics.fuse_blown.set(1)
+
+    def _weighed(self, error: BaseException) -> BaseException:
+        """Return what an error comes to: what can't be decoded, however often it is tried, is lost."""
+        seen = self._seen
+        if not isinstance(error, UndecodableError) or seen is None or not self._stuck.failed(seen.watermark):
+            return error
+        reason = f"slot {self.settings.slot!r} can't be decoded from {seen.watermark.lsn} on: {error}"
+        return LostError(Loss.SLOT_UNDECODABLE, reason)
 
     async def _after(self, error: BaseException, backoff: Backoff, stop: asyncio.Event) -> None:
         if isinstance(error, ReseedNeededError):
@@ -197,7 +208,7 @@ class Consumer:
         loss, reason = loss_of(error), str(error)
         if loss is Loss.EVICTED and self._seen is not None:
             await self._evictions.mark(self._seen, f"{reason}; {error.hint}")
-        if self._rebuild is None:
+        if self._rebuild is None or loss not in self.settings.mends:
             raise error
         self._require_hope(error)
         if reason != self._rebuilt_for:

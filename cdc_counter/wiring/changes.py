@@ -19,7 +19,7 @@ from cdc_counter.core.changes import Act, ChangePlan, follow
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.events import EventKind, InitEvent, InitReport
 from cdc_counter.core.finding import Finding, Severity
-from cdc_counter.core.lifecycle import Stored, belongs_elsewhere
+from cdc_counter.core.lifecycle import Loss, Stored, belongs_elsewhere
 from cdc_counter.core.outcome import Applied, Outcome
 from cdc_counter.core.reading import CounterState
 from cdc_counter.errors import BusyError, NotReadyError
@@ -45,6 +45,7 @@ from cdc_counter.wiring.parts import (
     redis_client,
     tally_store,
 )
+from cdc_counter.wiring.rebuilding import Rebuilder
 
 OnEvent = Callable[[InitEvent], None]
 
@@ -179,7 +180,10 @@ async def until_settled(config: Config, on_event: OnEvent) -> tuple[str, ...]:
         waiting = set(_not_live(await tallies.counters()))
         if not waiting and not await tallies.removed():
             return ()
-        async with consuming_parts(config, tallies, Metrics()) as parts:
+        # A slot that was just made may be one that nobody can decode. Whoever runs a command decides about all else.
+        rebuild = Rebuilder(config, tallies).rebuild if config.stream.rebuild else None
+        mends = frozenset({Loss.SLOT_UNDECODABLE})
+        async with consuming_parts(config, tallies, Metrics(), rebuild, mends=mends) as parts:
             last_word = "settled; 'cdc-counter run' is not running"
             try:
                 await in_own_task(_settle(parts, tallies, set(waiting), on_event), "settle")
@@ -209,6 +213,8 @@ async def _settle(parts: ConsumingParts, tallies: TallyStore, waiting: set[str],
             if failure := parts.healer.failure:
                 raise failure
             unsettled = _not_live(await tallies.counters())
+            # Where the slot had to be replaced, also what was live already.
+            waiting |= {name for name, record in unsettled.items() if record.awaits_seed}
             for name in sorted(waiting - unsettled.keys()):
                 on_event(InitEvent(EventKind.STEP, f"seeding {name}", "live"))
                 waiting.discard(name)

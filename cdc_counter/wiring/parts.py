@@ -13,6 +13,7 @@ from cdc_counter.cancellation import end
 from cdc_counter.config import Config, PostgresSettings, RedisSettings
 from cdc_counter.core.durability import Policy
 from cdc_counter.core.fuse import NO_FUSE, Fuse
+from cdc_counter.core.lifecycle import Loss
 from cdc_counter.core.verifying import Pace
 from cdc_counter.metrics import Metrics
 from cdc_counter.postgres import janitor
@@ -156,6 +157,7 @@ async def consuming_parts(
     metrics: Metrics,
     rebuild: Rebuild | None = None,
     *,
+    mends: frozenset[Loss] = frozenset(Loss),
     fuse: Fuse = NO_FUSE,
     give_up: GiveUpSlot = _keep_slot,
 ) -> AsyncIterator[ConsumingParts]:
@@ -179,6 +181,7 @@ async def consuming_parts(
             feedback_seconds=min(_LONGEST_FEEDBACK, settings.wal_sender_timeout_seconds / 3),
             silence_seconds=2.0 * settings.wal_sender_timeout_seconds,
             fuse=fuse,
+            mends=mends,
         ),
         lambda: open_stream(config),
         observer,

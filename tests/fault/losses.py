@@ -1,6 +1,7 @@
 """What can be lost under a running consumer, and waiting until it has counted everything again."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 import redis
@@ -67,3 +68,40 @@ def wait_new_epoch(deployment: Deployment, old: str, deadline: float = 30.0) -> 
     return eventually_sync(
         lambda: deployment.epoch() if deployment.epoch() not in {"", old} else "", "a new epoch", deadline=deadline
     )
+
+
+@contextmanager
+def undecodable_slot(deployment: Deployment) -> Iterator[None]:
+    """Have the slot that is created inside the block be one that PostgreSQL can't decode: see core/stuck.py.
+
+    The block has to have begun creating it in the background; it is created when this ends.
+    """
+    deployment.sql("CREATE TABLE emptied (id int)")
+    deployment.sql("CREATE TABLE elsewhere (id int)")
+    with (
+        psycopg.connect(deployment.dsn) as before,
+        psycopg.connect(deployment.dsn) as empties,
+        psycopg.connect(deployment.dsn) as writes,
+    ):
+        before.execute("INSERT INTO elsewhere VALUES (1)")
+        yield
+        _wait_creation_waits_for(deployment, before)
+        empties.execute("TRUNCATE emptied")
+        before.commit()
+        _wait_creation_waits_for(deployment, empties)
+        writes.execute("INSERT INTO elsewhere VALUES (2)")
+        empties.commit()
+        writes.execute("INSERT INTO emptied VALUES (3)")
+        created = (
+            "SELECT 1 FROM pg_replication_slots WHERE slot_name = 'cdc_counter' AND confirmed_flush_lsn IS NOT NULL"
+        )
+        eventually_sync(lambda: deployment.sql(created), "the slot is created")
+        writes.commit()
+
+
+def _wait_creation_waits_for(deployment: Deployment, other: psycopg.Connection) -> None:
+    waits = (
+        "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%%pg_create_logical_replication_slot%%'"
+        " AND %s = ANY (pg_blocking_pids(pid))"
+    )
+    eventually_sync(lambda: deployment.sql(waits, other.info.backend_pid), "the slot's creation waits")

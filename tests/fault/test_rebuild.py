@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.fault.losses import (
     drop_slot,
     end_walsender,
     flush,
+    undecodable_slot,
     wait_new_epoch,
 )
 from tests.integration.gateway.client import Client
@@ -104,6 +106,27 @@ def test_a_slot_or_a_publication_that_is_gone_is_made_again(deployment: Deployme
         traffic.wait_for_more()
     deployment.assert_exact()
     assert sum(rebuilds(daemon).values()) >= 3
+
+
+def test_a_new_slot_that_the_server_can_not_decode_is_made_again(deployment: Deployment) -> None:
+    daemon = started(deployment)
+    with undecodable_slot(deployment):
+        drop_slot(deployment)
+    eventually_sync(lambda: rebuilds(daemon).get("slot undecodable") == 1, "another slot is made", deadline=60)
+    wait_live(deployment)
+    deployment.assert_exact()
+    assert "can't be decoded" in daemon.log_text()
+
+
+def test_init_makes_a_slot_again_that_the_server_can_not_decode(deployment: Deployment) -> None:
+    with ThreadPoolExecutor() as beside:
+        with undecodable_slot(deployment):
+            init = beside.submit(deployment.init)
+        said = init.result().stderr
+    assert set(deployment.states().values()) == {"live"}
+    assert "can't be decoded" in said
+    deployment.daemon().start().wait_ready()
+    deployment.assert_exact()
 
 
 def test_a_slot_that_is_moved_under_a_sleeping_consumer_is_a_gap(deployment18: Deployment) -> None:
