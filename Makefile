@@ -7,9 +7,11 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PORT   ?= 8400
 ARGS   ?=
-# Most tests wait for servers, so that a few more workers than cores do no harm; a file stays with one worker, because its
-# tests share servers and pages. 0 runs them one after the other.
+# Most tests wait for servers, so that a few more workers than cores do no harm; 0 runs the tests one after the other.
 WORKERS ?= 4
+# A file stays with one worker, because its tests share servers and pages. In the order of their names: those that take
+# minutes come first, those that take a moment last, so that all workers end together.
+SPREAD := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fault torture bench bench-quick format clean
@@ -21,7 +23,7 @@ demo: $(VENV)/.installed ## Show it: a helpdesk with live numbers on http://127.
 	@$(BIN)/cdc-counter demo --port $(PORT)
 
 test: check ## Run every check and every test (ARGS="-k name" for some)
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest $(SPREAD) $(ARGS)
 
 check: $(VENV)/.installed-test ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
@@ -30,8 +32,8 @@ check: $(VENV)/.installed-test ## Check format, lint, types and import contracts
 	$(BIN)/lint-imports
 
 fault: $(VENV)/.installed-test ## Run the whole fault programme, the parts too long for `make test` too
-	$(BIN)/pytest tests/fault --programme --numprocesses $(WORKERS) --dist loadfile $(ARGS)
-	$(BIN)/pytest tests --ignore tests/fault --programme -m "programme or programme15" --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest tests/fault --programme $(SPREAD) $(ARGS)
+	$(BIN)/pytest tests --ignore tests/fault --programme -m "programme or programme15" $(SPREAD) $(ARGS)
 
 torture: $(VENV)/.installed-test ## Kill and fail over hundreds of times, for hours; adds to docs/evidence/torture.json (ARGS="redis_crashes --count 9")
 	$(BIN)/python -m tests.torture $(ARGS)
