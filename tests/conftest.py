@@ -14,6 +14,7 @@ import pytest
 from cdc_counter.embedded import PostgresServer, RedisServer
 from tests.rig.databases import fresh_database
 from tests.rig.javascript import BrowserProgram, install_browser, install_packages, node
+from tests.rig.memory import keep_temporary_files_in_memory
 from tests.rig.redis import flush
 from tests.rig.servers import POSTGRES15_VARIABLE, postgres15_bin_dir
 
@@ -26,6 +27,11 @@ _NOT_RUN = pytest.StashKey[int]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make fault` ask for everything."""
     parser.addoption("--programme", action="store_true", help="also run the long tests of the fault programme")
+
+
+def pytest_configure() -> None:
+    """Set up what every process of the run inherits."""
+    keep_temporary_files_in_memory()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
