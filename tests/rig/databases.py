@@ -6,19 +6,25 @@ from contextlib import contextmanager
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from cdc_counter.embedded import PostgresServer
 from tests.rig.eventually import eventually_sync
 
 
 @contextmanager
-def fresh_database(server: PostgresServer) -> Iterator[str]:
-    """Create a database, give its dsn, remove it with everything that would hold it: slots, prepared transactions."""
+def fresh_database(server: PostgresServer, template: str = "template1") -> Iterator[str]:
+    """Create a database, give its dsn, remove it with everything that would hold it: slots, prepared transactions.
+
+    It is a copy of the one that is named, to which nobody may be connected.
+    """
     name = f"t_{uuid.uuid4().hex[:12]}"
     if not server.running:
         server.start()
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
     try:
         yield server.dsn(name)
     finally:
@@ -48,3 +54,8 @@ def _drop_slots(connection: psycopg.Connection, name: str) -> bool:
     except psycopg.errors.ObjectInUse:
         return False
     return True
+
+
+def database_name(dsn: str) -> str:
+    """Return the name of the database that a dsn leads to."""
+    return str(conninfo_to_dict(dsn)["dbname"])

@@ -1,7 +1,7 @@
 """The helpdesk of the demo: every action runs, does what it says, and the recount is fair while others write."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
@@ -11,18 +11,28 @@ from cdc_counter.core.reading import CounterState, Reading
 from cdc_counter.demo.actions import BUTTONS, TRAFFIC, Action, perform
 from cdc_counter.demo.recount import Verdict, arrange, recount
 from cdc_counter.demo.traffic import writing
+from cdc_counter.embedded import PostgresServer
 from cdc_counter.resources import sql_blocks
+from tests.rig.databases import database_name, fresh_database
 from tests.rig.eventually import eventually
 
 BLOCKS = sql_blocks("demo")
 
 
+@pytest.fixture(scope="module")
+def filled(postgres18: PostgresServer) -> Iterator[str]:
+    """Name a database with the helpdesk's tables and rows, to be copied."""
+    with fresh_database(postgres18) as dsn:
+        with psycopg.connect(dsn) as connection:
+            for block in ("schema", "data"):
+                connection.execute(BLOCKS[block].encode())
+        yield database_name(dsn)
+
+
 @pytest.fixture
-async def helpdesk(database18: str) -> str:
-    async with await psycopg.AsyncConnection.connect(database18) as connection:
-        for block in ("schema", "data"):
-            await connection.execute(BLOCKS[block].encode())
-    return database18
+def helpdesk(postgres18: PostgresServer, filled: str) -> Iterator[str]:
+    with fresh_database(postgres18, template=filled) as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
 """Declarations that could not be kept exact are refused, with the counter, the key and the reason."""
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import AsyncConnection
 
 from cdc_counter.core.definition import CounterDefinition
+from cdc_counter.embedded import PostgresServer
 from cdc_counter.errors import DefinitionError
 from cdc_counter.postgres.probe import probe
+from tests.integration.capture.helpdesk import TABLES as HELPDESK
+from tests.rig.databases import database_name, fresh_database
 
 TABLES = """
 CREATE TABLE t (
@@ -30,6 +35,24 @@ CREATE TABLE mixed (id int) PARTITION BY LIST (id);
 CREATE FOREIGN TABLE mixed_far PARTITION OF mixed FOR VALUES IN (1) SERVER elsewhere;
 CREATE FUNCTION steady() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
 """
+
+
+@pytest.fixture(scope="module")
+def prepared(postgres: PostgresServer) -> Iterator[str]:
+    """Name a database with all of these relations and the helpdesk's, to be copied."""
+    with fresh_database(postgres) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(HELPDESK)
+            connection.execute(TABLES.encode())
+        yield database_name(dsn)
+
+
+@pytest.fixture
+async def session(postgres: PostgresServer, prepared: str) -> AsyncIterator[AsyncConnection[Any]]:
+    """Open an autocommit connection to a copy of it as the superuser."""
+    with fresh_database(postgres, template=prepared) as dsn:
+        async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+            yield connection
 
 
 def of(**parts: Any) -> CounterDefinition:
@@ -91,7 +114,6 @@ EXPRESSIONS = {
 
 @pytest.mark.parametrize(("definition", "reason"), EXPRESSIONS.values(), ids=EXPRESSIONS.keys())
 async def test_expression_is_refused(session: AsyncConnection[Any], definition: CounterDefinition, reason: str) -> None:
-    await session.execute(TABLES)
     with pytest.raises(DefinitionError, match=reason) as caught:
         await probe(session, definition, "cdc_counter")
     assert str(caught.value).startswith("counter 'c': ")
@@ -101,7 +123,6 @@ async def test_expression_is_refused(session: AsyncConnection[Any], definition: 
 # The wheel's PostgreSQL 18 is built without ICU, the only provider of such collations.
 @pytest.mark.parametrize("postgres", ["15"], indirect=True)
 async def test_key_with_a_folding_collation_is_refused(session: AsyncConnection[Any]) -> None:
-    await session.execute(TABLES)
     await session.execute("CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
     with pytest.raises(DefinitionError, match="calls different texts equal"):
         await probe(session, of(by=("folded COLLATE nocase",)), "cdc_counter")
@@ -130,7 +151,6 @@ RELATIONS = {
 
 @pytest.mark.parametrize(("table", "reason"), RELATIONS.items(), ids=RELATIONS.keys())
 async def test_relation_is_refused(session: AsyncConnection[Any], table: str, reason: str) -> None:
-    await session.execute(TABLES)
     await session.execute("CREATE TEMP TABLE brief (id int)")
     if table == "guarded":
         # An ordinary owner whom a forced policy binds as well.
@@ -203,7 +223,6 @@ ALLOWED = {
 
 @pytest.mark.parametrize("definition", ALLOWED.values(), ids=ALLOWED.keys())
 async def test_expression_is_understood(session: AsyncConnection[Any], definition: CounterDefinition) -> None:
-    await session.execute(TABLES)
     assert (await probe(session, definition, "cdc_counter")).relation.name == "t"
     left = await session.execute("SELECT relname FROM pg_class WHERE relname LIKE 'cdc_probe%'")
     assert await left.fetchall() == []
