@@ -66,15 +66,17 @@ async def test_frames_of_every_size_arrive_whole_and_beside_the_library(
 async def test_polling_client_in_the_same_room_stays_on_the_librarys_path(
     script: Script, start: Start, connect: Connect, queued: list[Any]
 ) -> None:
-    url = (await start()).url
-    polling, socket = await connect(url, transports=("polling",)), await connect(url)
-    upgraded = await connect(url, transports=("polling", "websocket"))
+    served = await start()
+    polling, socket = await connect(served.url, transports=("polling",)), await connect(served.url)
+    upgraded = await connect(served.url, transports=("polling", "websocket"))
     for client in (polling, socket, upgraded):
         await client.subscribe("open_by_channel", "42")
     script.change("open_by_channel", "42", {"7": 1})
     for client in (polling, socket, upgraded):
         assert [body["changes"] for _, body in await client.received(1)] == [{"7": 1}]
     assert events_in(queued) == 1
+    served.stop.set()
+    await polling.gone.wait()
 
 
 async def test_acknowledgements_and_events_come_in_the_order_of_their_versions(
@@ -116,7 +118,8 @@ async def test_client_whose_socket_is_full_gets_no_frame_before_what_waits_for_i
         script.change("open_by_channel", "42", {f"{i}": script.sequence for i in range(2000)})
         return events_in(queued) > 3
 
-    await eventually(is_behind, "the kernel to take no more")
+    await eventually(is_behind, "the kernel to take no more", slowing=1.0)
+    client.take_quickly()
     expected = script.change("open_by_channel", "42", {"0": -1}).version
     last = ""
     while last != expected:

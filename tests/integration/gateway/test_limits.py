@@ -73,7 +73,7 @@ async def test_client_that_takes_nothing_for_too_long_is_cut(script: Script, sta
         script.change("open_by_channel", "42", {b: v + script.sequence for b, v in BULKY.items()})
         return not served.gateway._engine.server.eio.sockets
 
-    await eventually(cut, "the connection to be cut", deadline=20)
+    await eventually(cut, "the connection to be cut", slowing=1.0)
     assert 'clients_refused_total{reason="does not read"} 1.0' in served.metrics.exposition().decode()
 
 
@@ -90,7 +90,7 @@ async def test_client_that_asks_without_reading_is_cut(script: Script, start: St
             return True
         return not served.gateway._engine.server.eio.sockets
 
-    await eventually(cut, "the connection to be cut", deadline=20)
+    await eventually(cut, "the connection to be cut", slowing=1.0)
 
 
 async def test_connection_that_never_enters_is_cut(start: Start, open_raw: Open, connect: Connect) -> None:

@@ -351,10 +351,13 @@ async def test_unsubscribing_during_the_first_reading_leaves_nothing_behind(
 
 
 async def test_polling_client_gets_the_same_events(script: Script, start: Start, connect: Connect) -> None:
-    client = await connect((await start()).url, transports=("polling",))
+    served = await start()
+    client = await connect(served.url, transports=("polling",))
     snapshot = await client.subscribe("open_by_channel", "42")
     script.change("open_by_channel", "42", {"7": 1})
     assert replay(snapshot, await client.received(1)) == {"7": 1}
+    served.stop.set()
+    await client.gone.wait()
 
 
 async def test_clients_joining_under_full_rate_end_with_the_same_numbers(
