@@ -14,6 +14,7 @@ from cdc_counter.embedded.child import free_port
 from tests.acceptance.workload import COUNTERS, SCHEMA, Writers, honest_recount
 from tests.rig.daemon import Daemon, command
 from tests.rig.tallies import all_tallies, differences, wait_applied
+from tests.rig.warm import WARM_PROGRAM
 
 SECONDS = {18: 60, 15: 30}
 """Of mixed load per PostgreSQL version: the newest gets the whole minute."""
@@ -42,9 +43,9 @@ def test_tallies_equal_an_honest_recount_after_mixed_load_and_kills(
     chance = random.Random(5)
     kills = 0
     seconds = SECONDS[postgres.version[0]]
-    daemon = Daemon(config, tmp_path / "log", port=port)
+    daemon = Daemon(config, tmp_path / "log", port=port, program=WARM_PROGRAM)
     with Writers(database, count=4, seed=postgres.version[0]) as writers, daemon:
-        installed = command("init", config=config)
+        installed = command("init", config=config, program=WARM_PROGRAM)
         assert installed.returncode == 0, installed.stderr
         before = time.monotonic()
         daemon.start()
@@ -99,9 +100,9 @@ by = "bid"
     port = free_port()
     config = write_config(tmp_path / "c.toml", database, redis_url, port, counters)
     run_program(pgbench, "-i", "-q", "-s", "2", database)
-    installed = command("init", config=config)
+    installed = command("init", config=config, program=WARM_PROGRAM)
     assert installed.returncode == 0, installed.stderr
-    with Daemon(config, tmp_path / "log", port=port).start().wait_ready() as daemon:
+    with Daemon(config, tmp_path / "log", port=port, program=WARM_PROGRAM).start().wait_ready() as daemon:
         run_program(pgbench, "-n", "-c", "4", "-T", "8", database)
         wait_applied(database, redis_url)
         truth = {}

@@ -13,6 +13,7 @@ from tests.acceptance.test_exact import write_config
 from tests.acceptance.workload import COUNTERS, SCHEMA, Writers
 from tests.rig.daemon import Daemon, command
 from tests.rig.tallies import wait_applied
+from tests.rig.warm import WARM_PROGRAM
 
 CYCLES = 12
 
@@ -23,9 +24,9 @@ def test_tallies_equal_what_a_temporary_slot_says(database: str, redis_url: str,
         connection.execute(SCHEMA)
     port = free_port()
     config = write_config(tmp_path / "c.toml", database, redis_url, port, COUNTERS)
-    assert command("init", config=config).returncode == 0
+    assert command("init", config=config, program=WARM_PROGRAM).returncode == 0
     later = 0
-    with Daemon(config, tmp_path / "log", port=port).start().wait_ready():
+    with Daemon(config, tmp_path / "log", port=port, program=WARM_PROGRAM).start().wait_ready():
         with Writers(database, count=2, seed=3) as writers:
             for _ in range(CYCLES):
                 wait_for_traffic(0.3)

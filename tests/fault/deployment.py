@@ -22,7 +22,8 @@ import redis
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.embedded import PostgresServer
 from cdc_counter.embedded.child import free_port
-from tests.rig.daemon import Daemon, command
+from tests.rig import daemon as processes
+from tests.rig.daemon import Daemon
 from tests.rig.databases import fresh_database
 from tests.rig.eventually import eventually_sync
 from tests.rig.failpoints import Failpoints
@@ -96,6 +97,11 @@ def honest_recount(dsn: str, *, without: frozenset[str] = frozenset()) -> Counte
                 if value:
                     found[counter, scope, bucket] = int(value)
     return found
+
+
+def command(*words: str, config: Path, program: Sequence[str] = WARM_PROGRAM) -> CompletedProcess[str]:
+    """Run one `cdc-counter` command to its end, which does without loading everything first."""
+    return processes.command(*words, config=config, program=program)
 
 
 class Traffic:
@@ -221,7 +227,7 @@ class Deployment:
 
     def init(self, *words: str, config: Path | None = None) -> CompletedProcess[str]:
         """Run `init`, which must succeed."""
-        done = command("init", *words, config=config or self.config, program=WARM_PROGRAM)
+        done = command("init", *words, config=config or self.config)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 

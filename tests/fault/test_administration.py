@@ -9,10 +9,9 @@ import pytest
 from cdc_counter.embedded import PostgresServer
 from cdc_counter.embedded.binaries import runnable_bin_dir, server_user
 from cdc_counter.errors import NotReadyError
-from tests.fault.deployment import SCHEMA, Deployment, Traffic, own_deployment, wait_said
+from tests.fault.deployment import SCHEMA, Deployment, Traffic, command, own_deployment, wait_said
 from tests.fault.losses import drop_slot, end_walsender, wait_new_epoch
 from tests.fault.test_start_decisions import NOT_READY, REFUSED, ends_with
-from tests.rig.daemon import command
 from tests.rig.eventually import eventually_sync
 from tests.rig.programs import run_program
 from tests.rig.servers import postgres15_bin_dir

@@ -14,9 +14,9 @@ import redis
 from cdc_counter import wiring
 from cdc_counter.config import load_config
 from cdc_counter.wiring import changes
-from tests.fault.deployment import COUNTERS, HONEST, Deployment, Traffic, fetch, wait_said
+from tests.fault.deployment import COUNTERS, HONEST, Deployment, Traffic, command, fetch, wait_said
 from tests.integration.gateway.client import Client, replay
-from tests.rig.daemon import PROGRAM, Daemon, command
+from tests.rig.daemon import PROGRAM, Daemon
 from tests.rig.eventually import eventually, eventually_sync
 from tests.rig.tallies import all_tallies, wait_applied, watermark
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cdc_counter.embedded import RedisServer
-from tests.fault.deployment import Deployment, Traffic, wait_said
+from tests.fault.deployment import Deployment, Traffic, command, wait_said
 from tests.fault.test_sentinel import shown_right
-from tests.rig.daemon import Daemon, command
+from tests.rig.daemon import Daemon
 from tests.rig.redis import ask
 from tests.rig.redis_cluster import ClusterRig, redis_cluster
 

@@ -9,8 +9,8 @@ import pytest
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.embedded import PostgresServer, RedisServer
-from tests.fault.deployment import Deployment, Traffic, wait_for_end, wait_said
-from tests.rig.daemon import Daemon, command
+from tests.fault.deployment import Deployment, Traffic, command, wait_for_end, wait_said
+from tests.rig.daemon import Daemon
 from tests.rig.eventually import eventually_sync
 from tests.rig.redis_pair import RedisPair, redis_pair
 from tests.rig.servers import newer_redis

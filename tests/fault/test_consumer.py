@@ -10,10 +10,10 @@ import pytest
 import redis
 
 from cdc_counter.embedded import PostgresServer, RedisServer
-from tests.fault.deployment import Deployment, Traffic, wait_said
+from tests.fault.deployment import Deployment, Traffic, command, wait_said
 from tests.fault.link import fault_link
 from tests.fault.losses import end_walsender, flush, wait_new_epoch
-from tests.rig.daemon import Daemon, command
+from tests.rig.daemon import Daemon
 from tests.rig.eventually import eventually_sync
 from tests.rig.tallies import end_of_wal, watermark
 

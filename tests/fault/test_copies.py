@@ -8,9 +8,8 @@ import psycopg
 import pytest
 
 from cdc_counter.embedded import PostgresServer
-from tests.fault.deployment import Deployment, Traffic, wait_said
+from tests.fault.deployment import Deployment, Traffic, command, wait_said
 from tests.fault.losses import wait_new_epoch
-from tests.rig.daemon import command
 from tests.rig.databases import fresh_database
 from tests.rig.programs import copy_server, run_program
 from tests.rig.tallies import end_of_wal, watermark

@@ -7,8 +7,8 @@ import redis
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.embedded import PostgresServer
-from tests.fault.deployment import HONEST, Deployment, Traffic, fetch, honest_recount, wait_said
-from tests.rig.daemon import Daemon, command
+from tests.fault.deployment import HONEST, Deployment, Traffic, command, fetch, honest_recount, wait_said
+from tests.rig.daemon import Daemon
 from tests.rig.eventually import eventually_sync
 from tests.rig.tallies import all_tallies, differences, end_of_wal, watermark
 

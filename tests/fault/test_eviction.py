@@ -8,10 +8,10 @@ import pytest
 import redis
 
 from cdc_counter.embedded import RedisServer
-from tests.fault.deployment import Deployment, Traffic, fetch, honest_recount, wait_said
+from tests.fault.deployment import Deployment, Traffic, command, fetch, honest_recount, wait_said
 from tests.fault.losses import wait_new_epoch
 from tests.fault.test_rebuild import rebuilds, started, wait_live, wait_not_ready
-from tests.rig.daemon import Daemon, command
+from tests.rig.daemon import Daemon
 from tests.rig.eventually import eventually_sync
 
 REMEDY = "CONFIG SET maxmemory-policy noeviction"

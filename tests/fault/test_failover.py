@@ -6,9 +6,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.fault.deployment import Deployment, Traffic, honest_recount, wait_said
+from tests.fault.deployment import Deployment, Traffic, command, honest_recount, wait_said
 from tests.fault.losses import wait_new_epoch
-from tests.rig.daemon import command
 from tests.rig.standby import StandbyPair
 from tests.rig.tallies import all_tallies, wait_applied
 

@@ -7,9 +7,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tests.fault.deployment import COUNTERS, Deployment, Traffic, fetch, wait_said
+from tests.fault.deployment import COUNTERS, Deployment, Traffic, command, fetch, wait_said
 from tests.fault.test_counters import assert_exact_but_for, started, wait_for_state
-from tests.rig.daemon import command
 from tests.rig.eventually import eventually_sync
 
 REPLACE_FUNCTIONS = """

@@ -11,9 +11,8 @@ import pytest
 import redis
 
 from cdc_counter.failpoints import Failpoint
-from tests.fault.deployment import COUNTERS, HONEST, Deployment, Traffic, wait_for_end
+from tests.fault.deployment import COUNTERS, HONEST, Deployment, Traffic, command, wait_for_end
 from tests.fault.losses import drop_publication
-from tests.rig.daemon import command
 from tests.rig.eventually import eventually_sync
 from tests.rig.failpoints import Action
 from tests.rig.subscriber import subscribed

@@ -18,8 +18,8 @@ import pytest
 import redis
 
 from cdc_counter.errors import ExitCode
-from tests.fault.deployment import Deployment, Traffic, wait_said
-from tests.rig.daemon import Daemon, command
+from tests.fault.deployment import Deployment, Traffic, command, wait_said
+from tests.rig.daemon import Daemon
 from tests.rig.eventually import eventually_sync
 from tests.rig.warm import WARM
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.deployment import Deployment, Traffic, fetch
+from tests.fault.deployment import Deployment, Traffic, command, fetch
 from tests.fault.losses import wait_new_epoch
-from tests.rig.daemon import Daemon, command
+from tests.rig.daemon import Daemon
 from tests.rig.eventually import eventually_sync
 from tests.rig.sentinels import SentinelRig, sentinel_rig
 from tests.rig.tallies import wait_applied, watermark

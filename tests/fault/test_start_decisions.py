@@ -5,9 +5,9 @@ import pytest
 import redis
 
 from cdc_counter.embedded import PostgresServer
-from tests.fault.deployment import COUNTERS, HONEST, SCHEMA, Deployment, Traffic, wait_for_end, wait_said
+from tests.fault.deployment import COUNTERS, HONEST, SCHEMA, Deployment, Traffic, command, wait_for_end, wait_said
 from tests.fault.losses import advance_slot, create_again, drop_publication, drop_slot, flush, wait_new_epoch
-from tests.rig.daemon import Daemon, command
+from tests.rig.daemon import Daemon
 from tests.rig.databases import fresh_database
 
 NOT_READY, REFUSED, RESEED = 3, 5, 6

@@ -25,8 +25,7 @@ from cdc_counter import wiring
 from cdc_counter.config import load_config
 from cdc_counter.core.verification import Verdict
 from cdc_counter.runtime.verifier import UNCONFIRMED
-from tests.fault.deployment import Deployment, Traffic, wait_said
-from tests.rig.daemon import command
+from tests.fault.deployment import Deployment, Traffic, command, wait_said
 from tests.rig.eventually import eventually_sync
 
 QUIET = "[verify]\nshare = 0"
