@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from cdc_counter.embedded import PostgresServer, RedisServer
+from tests.rig.browser import launched
 from tests.rig.databases import fresh_database
 from tests.rig.javascript import BrowserProgram, install_browser, install_packages, node
 from tests.rig.memory import keep_temporary_files_in_memory
@@ -19,7 +20,7 @@ from tests.rig.redis import flush
 from tests.rig.servers import POSTGRES15_VARIABLE, postgres15_bin_dir
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Playwright
+    from playwright.async_api import Browser
 
 _NOT_RUN = pytest.StashKey[int]()
 
@@ -158,18 +159,5 @@ async def browser(browser_program: BrowserProgram) -> AsyncIterator["Browser"]:
     """Start a headless Chromium."""
     from playwright.async_api import async_playwright  # noqa: PLC0415  unit tests must not wait for it
 
-    async with async_playwright() as playwright, await _launched(playwright, browser_program) as started:
+    async with async_playwright() as playwright, await launched(playwright, browser_program) as started:
         yield started
-
-
-async def _launched(playwright: "Playwright", program: BrowserProgram) -> "Browser":
-    """Start it; one that dies of itself as it starts, which is seen on busy machines, is started again."""
-    for attempts_left in (2, 1, 0):
-        try:
-            return await playwright.chromium.launch(
-                executable_path=program.executable, args=program.arguments, env=dict(program.environment)
-            )
-        except Exception as error:
-            if not attempts_left or "has been closed" not in str(error):
-                raise
-    raise AssertionError("not reached")

@@ -8,10 +8,15 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from playwright.async_api import Browser
+import pytest_asyncio
+from playwright.async_api import Browser, Playwright, async_playwright
 
 from tests.acceptance.showcase import DemoPage, Showcase, alive, processes_of
+from tests.rig.browser import launched
 from tests.rig.eventually import eventually, eventually_sync
+from tests.rig.javascript import BrowserProgram
+
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +25,21 @@ def showcase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Showcase]:
         yield started.wait_shown()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def playwright() -> AsyncIterator[Playwright]:
+    """Start the driver once: it takes longer to start than a browser does."""
+    async with async_playwright() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def browser(playwright: Playwright, browser_program: BrowserProgram) -> AsyncIterator[Browser]:
+    """Start a headless Chromium."""
+    async with await launched(playwright, browser_program) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def demo(browser: Browser, showcase: Showcase) -> AsyncIterator[DemoPage]:
     """Open the page on account 1; an error that it raises fails the test."""
     page = await browser.new_page()
@@ -31,7 +50,7 @@ async def demo(browser: Browser, showcase: Showcase) -> AsyncIterator[DemoPage]:
     assert errors == []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def quiet(demo: DemoPage) -> AsyncIterator[DemoPage]:
     """Open the page while nobody but the test changes anything."""
     await demo.pause_traffic()
@@ -39,6 +58,7 @@ async def quiet(demo: DemoPage) -> AsyncIterator[DemoPage]:
     await demo.resume_traffic()
 
 
+@in_one_loop
 async def test_numbers_move_without_a_reload(demo: DemoPage) -> None:
     await demo.page.evaluate("window.loadedOnce = true")
     before = await demo.numbers()
@@ -51,6 +71,7 @@ async def test_numbers_move_without_a_reload(demo: DemoPage) -> None:
     assert await demo.page.evaluate("window.loadedOnce") is True
 
 
+@in_one_loop
 async def test_numbers_on_the_screen_are_those_of_the_table(quiet: DemoPage, showcase: Showcase) -> None:
     with psycopg.connect(showcase.dsn) as connection:
         rows = connection.execute(
@@ -63,6 +84,7 @@ async def test_numbers_on_the_screen_are_those_of_the_table(quiet: DemoPage, sho
     assert {name: shown.get(name) for name, _ in rows} == dict(rows)
 
 
+@in_one_loop
 async def test_no_recount_ever_differs_under_traffic(demo: DemoPage) -> None:
     """Every verdict that was shown is kept by the page; a red one that lasts a moment counts, too."""
     await demo.page.evaluate(
@@ -78,6 +100,7 @@ async def test_no_recount_ever_differs_under_traffic(demo: DemoPage) -> None:
     assert "drift" not in verdicts
 
 
+@in_one_loop
 async def test_close_takes_a_hundred_off_at_once(quiet: DemoPage) -> None:
     before = await quiet.total()
     await quiet.page.click("[data-action=close]")
@@ -85,6 +108,7 @@ async def test_close_takes_a_hundred_off_at_once(quiet: DemoPage) -> None:
     await quiet.wait_verdict("equal")
 
 
+@in_one_loop
 async def test_roll_back_moves_no_number_for_a_moment(quiet: DemoPage) -> None:
     await quiet.page.evaluate(
         """() => {
@@ -104,6 +128,7 @@ async def test_roll_back_moves_no_number_for_a_moment(quiet: DemoPage) -> None:
     await eventually(quiet.total, "the commit after it arrived", until=lambda total: total == before - 100)
 
 
+@in_one_loop
 @pytest.mark.parametrize("action", ["assign", "side-door", "reopen"])
 async def test_button_changes_numbers_and_the_recount_agrees(quiet: DemoPage, action: str) -> None:
     await quiet.page.click("[data-action=close]")
@@ -119,6 +144,7 @@ async def test_button_changes_numbers_and_the_recount_agrees(quiet: DemoPage, ac
     await quiet.wait_verdict("equal")
 
 
+@in_one_loop
 async def test_buttons_work_with_the_keyboard(quiet: DemoPage) -> None:
     before = await quiet.total()
     await quiet.page.focus("[data-action=close]")
@@ -126,6 +152,7 @@ async def test_buttons_work_with_the_keyboard(quiet: DemoPage) -> None:
     await eventually(quiet.total, "a hundred fewer", until=lambda total: total == before - 100)
 
 
+@in_one_loop
 async def test_tag_made_of_markup_is_text_on_the_screen(quiet: DemoPage, showcase: Showcase) -> None:
     tag = "<img src=x onerror=document.title='owned'>"
     with psycopg.connect(showcase.dsn, autocommit=True) as connection:
@@ -140,6 +167,7 @@ async def test_tag_made_of_markup_is_text_on_the_screen(quiet: DemoPage, showcas
     await quiet.wait_verdict("equal")
 
 
+@in_one_loop
 async def test_accounts_have_their_own_numbers(demo: DemoPage) -> None:
     await demo.page.select_option("#account", "2")
     await demo.next_recounts(2)
@@ -148,6 +176,7 @@ async def test_accounts_have_their_own_numbers(demo: DemoPage) -> None:
     assert {name.split()[1][0] for name in await demo.numbers() if name.startswith("open_by_channel")} == {"2"}
 
 
+@in_one_loop
 async def test_a_tally_that_is_off_by_one_turns_red_and_back(demo: DemoPage, showcase: Showcase) -> None:
     _redis(showcase, b"HINCRBY demo:tally:open_by_tag:1 vip 1")
     await demo.wait_verdict("drift")
@@ -157,6 +186,7 @@ async def test_a_tally_that_is_off_by_one_turns_red_and_back(demo: DemoPage, sho
     await demo.wait_verdict("equal")
 
 
+@in_one_loop
 async def test_page_is_right_again_after_the_daemon_was_killed(demo: DemoPage, showcase: Showcase) -> None:
     """Killed with SIGKILL; the table changes while it is away; the page is never loaded again."""
     await demo.page.evaluate("window.loadedOnce = true")
@@ -182,6 +212,7 @@ async def test_page_is_right_again_after_the_daemon_was_killed(demo: DemoPage, s
     assert showcase.text().count("It is started again") == restarts + 1
 
 
+@in_one_loop
 async def test_latency_from_commit_to_screen_is_shown(demo: DemoPage) -> None:
     async def shown() -> str:
         return await demo.page.inner_text("#latency")
@@ -189,6 +220,7 @@ async def test_latency_from_commit_to_screen_is_shown(demo: DemoPage) -> None:
     await eventually(shown, "a latency", until=lambda text: re.fullmatch(r"\d+\.\d ms", text) is not None)
 
 
+@in_one_loop
 async def test_page_asks_for_nothing_from_elsewhere(browser: Browser, showcase: Showcase) -> None:
     page = await browser.new_page()
     hosts: set[str] = set()
@@ -198,6 +230,7 @@ async def test_page_asks_for_nothing_from_elsewhere(browser: Browser, showcase: 
     assert hosts - {""} == {urlsplit(showcase.url).netloc}
 
 
+@in_one_loop
 async def test_another_sites_page_can_press_no_button(browser: Browser, showcase: Showcase) -> None:
     context = await browser.new_context()
     answer = await context.request.post(f"{showcase.url}demo/kill")
