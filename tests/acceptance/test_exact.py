@@ -16,9 +16,6 @@ from tests.rig.daemon import Daemon, command
 from tests.rig.tallies import all_tallies, differences, wait_applied
 from tests.rig.warm import WARM_PROGRAM
 
-SECONDS = {18: 60, 15: 30}
-"""Of mixed load per PostgreSQL version: the newest gets the whole minute."""
-
 
 def write_config(path: Path, dsn: str, redis_url: str, port: int, counters: str = COUNTERS, extra: str = "") -> Path:
     path.write_text(
@@ -28,11 +25,13 @@ def write_config(path: Path, dsn: str, redis_url: str, port: int, counters: str 
     return path
 
 
+@pytest.mark.parametrize("seconds", [30, pytest.param(60, marks=pytest.mark.programme)])
 def test_tallies_equal_an_honest_recount_after_mixed_load_and_kills(
     postgres: PostgresServer,
     database: str,
     redis_url: str,
     tmp_path: Path,
+    seconds: int,
     record_property: Callable[[str, object], None],
 ) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
@@ -42,7 +41,6 @@ def test_tallies_equal_an_honest_recount_after_mixed_load_and_kills(
     config = write_config(tmp_path / "c.toml", database, redis_url, port, extra="[stream]\nmax_batch_keys = 500\n")
     chance = random.Random(5)
     kills = 0
-    seconds = SECONDS[postgres.version[0]]
     daemon = Daemon(config, tmp_path / "log", port=port, program=WARM_PROGRAM)
     with Writers(database, count=4, seed=postgres.version[0]) as writers, daemon:
         installed = command("init", config=config, program=WARM_PROGRAM)
