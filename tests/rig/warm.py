@@ -21,9 +21,11 @@ WARM_PROGRAM: Final = (WARM, "cdc_counter")
 """The command itself."""
 
 _LOADED: Final = (
-    "cdc_counter.cli", "cdc_counter.wiring.changes", "cdc_counter.wiring.daemon", "cdc_counter.wiring.installation",
+    "cdc_counter.cli", "cdc_counter.cli.changes_page", "cdc_counter.cli.progress", "cdc_counter.cli.verification_page",
+    "cdc_counter.gateway", "cdc_counter.wiring.changes", "cdc_counter.wiring.daemon", "cdc_counter.wiring.installation",
     "cdc_counter.wiring.status", "cdc_counter.wiring.verification",
 )  # fmt: skip
+"""With what the commands themselves only load when they need it."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(_LOADED))
