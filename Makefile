@@ -13,6 +13,9 @@ WORKERS ?= 4
 # minutes come first, those that take a moment last, so that all workers end together.
 SPREAD := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# Processes by the hundred are started here: each would compile everything that it imports if nothing were kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fault torture bench bench-quick format clean
 
