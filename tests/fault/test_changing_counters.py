@@ -329,4 +329,7 @@ async def test_init_ends_when_its_counters_are_live_and_not_when_it_looks_again(
     async with asyncio.timeout(60):
         report = await wiring.init(load_config(deployment18.config, {}), lambda _: None)
     assert set(report.seeded) == HONEST.keys()
+    assert set(deployment18.states().values()) == {"live"}
+    # For the comparison only: what the server itself writes into the WAL is passed by whoever streams.
+    deployment18.daemon().start()
     deployment18.assert_exact()
