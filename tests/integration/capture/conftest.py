@@ -12,7 +12,7 @@ from tests.integration.capture.helpdesk import TABLES, install, make_writer
 from tests.rig.databases import database_name, fresh_database
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def installed(postgres: PostgresServer) -> Iterator[str]:
     """Name a database with empty tables and every counter installed, to be copied: installing takes far longer."""
     with fresh_database(postgres) as dsn:
