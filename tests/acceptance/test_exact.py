@@ -43,7 +43,7 @@ def test_tallies_equal_an_honest_recount_after_mixed_load_and_kills(
     kills = 0
     daemon = Daemon(config, tmp_path / "log", port=port, program=WARM_PROGRAM)
     with Writers(database, count=4, seed=postgres.version[0]) as writers, daemon:
-        installed = command("init", config=config, program=WARM_PROGRAM)
+        installed = command("init", config=config)
         assert installed.returncode == 0, installed.stderr
         before = time.monotonic()
         daemon.start()
@@ -98,7 +98,7 @@ by = "bid"
     port = free_port()
     config = write_config(tmp_path / "c.toml", database, redis_url, port, counters)
     run_program(pgbench, "-i", "-q", "-s", "2", database)
-    installed = command("init", config=config, program=WARM_PROGRAM)
+    installed = command("init", config=config)
     assert installed.returncode == 0, installed.stderr
     with Daemon(config, tmp_path / "log", port=port, program=WARM_PROGRAM).start().wait_ready() as daemon:
         run_program(pgbench, "-n", "-c", "4", "-T", "8", database)

@@ -24,7 +24,7 @@ def test_tallies_equal_what_a_temporary_slot_says(database: str, redis_url: str,
         connection.execute(SCHEMA)
     port = free_port()
     config = write_config(tmp_path / "c.toml", database, redis_url, port, COUNTERS)
-    assert command("init", config=config, program=WARM_PROGRAM).returncode == 0
+    assert command("init", config=config).returncode == 0
     later = 0
     with Daemon(config, tmp_path / "log", port=port, program=WARM_PROGRAM).start().wait_ready():
         with Writers(database, count=2, seed=3) as writers:
