@@ -9,8 +9,8 @@ PORT   ?= 8400
 ARGS   ?=
 # Most tests wait for servers, so that a few more workers than cores do no harm; 0 runs the tests one after the other.
 WORKERS ?= 4
-# A file stays with one worker, because its tests share servers and pages. In the order of their names: those that take
-# minutes come first, those that take a moment last, so that all workers end together.
+# A file stays with one worker, because its tests share servers and pages. In the order of the collection: unit tests come
+# last, so that workers end together; by the number of tests, those that take minutes alone would.
 SPREAD := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Processes by the hundred are started here: each would compile everything that it imports if nothing were kept.

@@ -11,7 +11,7 @@ from typing import Final
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it by whoever needs one
 _ENOUGH: Final = 8 * 2**30
-"""Bytes that must be free in it, several times what a run of all tests uses at once."""
+"""Bytes that must be free in it: a run of all tests uses three gigabytes at once."""
 
 
 def keep_temporary_files_in_memory() -> None:
