@@ -59,6 +59,10 @@ def test_a_tally_that_can_not_take_its_delta_is_put_aside_and_rebuilt(deployment
         for reason, spoil in spoils:
             rebuilt = daemon.log_text().count(LIVE_AGAIN)
             spoil()
+            # More than are deleted meanwhile.
+            deployment.sql(
+                "INSERT INTO conversations (account_id, channel_id) SELECT 1, 1 FROM generate_series(1, 1000)"
+            )
             wait_said(daemon, reason)
             # Its state may be `live` still.
             wait_said(daemon, LIVE_AGAIN, rebuilt + 1)
