@@ -10,21 +10,24 @@ the one that transactions were let go by: what is not here is visible to every s
 those.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outbox import Deltas
 from cdc_counter.core.snapshot import Snapshot
 from cdc_counter.errors import InconclusiveError
 
+_SPARE: Final = 16
+"""This part of the memory is freed at a time: to look for the oldest takes as long as many were dropped before."""
+
 
 class AppliedTransaction(NamedTuple):
     """One applied transaction. `deltas` None: too many to keep, or applied by an earlier process."""
 
     xid: int
-    end_lsn: Lsn
+    end_lsn: int
     deltas: Deltas | None
     keys: int = 0
 
@@ -35,22 +38,35 @@ class RecentTransactions:
 
     max_deltas: int
     _known: dict[int, AppliedTransaction] = field(default_factory=dict)
-    _forgotten: dict[int, Lsn] = field(default_factory=dict)
+    _forgotten: dict[int, int] = field(default_factory=dict)
     _released_by: Snapshot | None = None
     _deltas: int = 0
 
-    def add(self, transaction: AppliedTransaction) -> None:
-        """Remember a transaction; one that is redelivered replaces itself."""
-        self._drop(transaction.xid)
-        if transaction.deltas is None:
-            self._forgotten[transaction.xid] = transaction.end_lsn
-            return
-        self._known[transaction.xid] = transaction
-        self._deltas += transaction.keys
-        while self._deltas > self.max_deltas:
-            oldest = next(iter(self._known))
-            self._forgotten[oldest] = self._known[oldest].end_lsn
-            self._deltas -= self._known.pop(oldest).keys
+    def add(self, transactions: Sequence[AppliedTransaction]) -> None:
+        """Remember transactions; one that is redelivered replaces itself."""
+        for transaction in transactions:
+            if transaction.xid in self._known or transaction.xid in self._forgotten:
+                self._drop(transaction.xid)
+            if transaction.deltas is None:
+                self._forgotten[transaction.xid] = transaction.end_lsn
+            else:
+                self._known[transaction.xid] = transaction
+                self._deltas += transaction.keys
+        if self._deltas > self.max_deltas:
+            self._forget(self._deltas - self.max_deltas + self.max_deltas // _SPARE)
+
+    def _forget(self, keys: int) -> None:
+        """Drop the deltas of the oldest transactions that have so many keys."""
+        oldest = []
+        for xid, transaction in self._known.items():
+            if keys <= 0:
+                break
+            keys -= transaction.keys
+            oldest.append(xid)
+        for xid in oldest:
+            transaction = self._known.pop(xid)
+            self._forgotten[xid] = transaction.end_lsn
+            self._deltas -= transaction.keys
 
     def release(self, snapshot: Snapshot) -> None:
         """Let go of what the snapshot sees: newer snapshots see it too."""

@@ -6,7 +6,7 @@ starts from the notes that every step leaves in Redis, so that the horizon stays
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -39,21 +39,17 @@ class Lineage:
         for note in notes:
             xids = tuple(int(xid) for xid in note.split() if xid.isdigit())
             lineage._notes.append(xids)
-            for xid in xids:
-                lineage.recent.add(AppliedTransaction(xid, watermark.lsn, None))
+            lineage.recent.add([AppliedTransaction(xid, watermark.lsn, None) for xid in xids])
         return lineage
 
     def continues(self, epoch: Epoch, watermark: Watermark) -> bool:
         """Say whether Redis shows exactly what this process left."""
         return self.epoch == epoch and self.watermark == watermark
 
-    def remember(self, transactions: Iterable[AppliedTransaction]) -> str:
+    def remember(self, transactions: Sequence[AppliedTransaction]) -> str:
         """Add a step's transactions; returns the note that the step leaves in Redis ('' for none)."""
-        xids = []
-        for transaction in transactions:
-            self.recent.add(transaction)
-            xids.append(transaction.xid)
-        return " ".join(map(str, xids))
+        self.recent.add(transactions)
+        return " ".join([str(transaction.xid) for transaction in transactions])
 
     def capture_broke(self, counter: int, transactions: Iterable[AppliedTransaction]) -> None:
         """Note that one of these transactions lacks the counter's deltas; a seed under way has to start again."""

@@ -57,11 +57,8 @@ class Consumer:
             number = self.applied
             self.applied += 1
             deltas = self.server.deltas[number]
-            self.recent.add(
-                AppliedTransaction(
-                    self.server.xids[number], self.server.end_lsn(self.applied), {KEY: dict(deltas)}, len(deltas)
-                )
-            )
+            lsn = self.server.end_lsn(self.applied)
+            self.recent.add([AppliedTransaction(self.server.xids[number], lsn, {KEY: dict(deltas)}, len(deltas))])
 
     def look(self) -> None:
         self.recent.release(self.server.snapshot())
@@ -159,8 +156,8 @@ def applied(xid: int, end: int, delta: int | None = 1) -> AppliedTransaction:
 
 def test_a_forgotten_transaction_is_inconclusive_only_while_it_is_invisible() -> None:
     recent = RecentTransactions(1)
-    recent.add(applied(10, 100))
-    recent.add(applied(11, 110))
+    recent.add([applied(10, 100)])
+    recent.add([applied(11, 110)])
     with pytest.raises(InconclusiveError, match="transaction 10"):
         recent.hidden_from(Snapshot.parse("10:12:10"), Lsn(200))
     assert recent.hidden_from(Snapshot.parse("11:12:11"), Lsn(200)) == [applied(11, 110)]
@@ -169,7 +166,7 @@ def test_a_forgotten_transaction_is_inconclusive_only_while_it_is_invisible() ->
 
 def test_a_snapshot_taken_before_a_release_is_inconclusive() -> None:
     recent = RecentTransactions(100)
-    recent.add(applied(10, 100))
+    recent.add([applied(10, 100)])
     recent.release(Snapshot.parse("11:11:"))
     with pytest.raises(InconclusiveError, match="too old"):
         recent.hidden_from(Snapshot.parse("10:11:10"), Lsn(200))
@@ -178,23 +175,23 @@ def test_a_snapshot_taken_before_a_release_is_inconclusive() -> None:
 
 def test_a_release_that_lets_nothing_go_makes_no_snapshot_too_old() -> None:
     recent = RecentTransactions(100)
-    recent.add(applied(10, 100))
+    recent.add([applied(10, 100)])
     recent.release(Snapshot.parse("10:12:10"))
     assert recent.hidden_from(Snapshot.parse("10:11:10"), Lsn(200)) == [applied(10, 100)]
 
 
 def test_transactions_applied_after_the_watermark_of_the_reading_do_not_count() -> None:
     recent = RecentTransactions(100)
-    recent.add(applied(10, 100))
-    recent.add(applied(11, 110))
+    recent.add([applied(10, 100)])
+    recent.add([applied(11, 110)])
     assert recent.hidden_from(Snapshot.parse("5:5:"), Lsn(100)) == [applied(10, 100)]
 
 
 def test_a_redelivered_transaction_replaces_itself() -> None:
     recent = RecentTransactions(100)
-    recent.add(applied(10, 100, None))
-    recent.add(applied(10, 100, 5))
-    recent.add(applied(10, 100, 5))
+    recent.add([applied(10, 100, None)])
+    recent.add([applied(10, 100, 5)])
+    recent.add([applied(10, 100, 5)])
     assert recent.hidden_from(Snapshot.parse("5:5:"), Lsn(100)) == [applied(10, 100, 5)]
     assert len(recent) == 1
 
@@ -252,9 +249,9 @@ def test_only_what_two_comparisons_agree_on_is_confirmed() -> None:
 
 def test_what_was_touched_since_is_named_unless_it_is_not_held() -> None:
     recent = RecentTransactions(100)
-    recent.add(applied(10, 100, None))
-    recent.add(AppliedTransaction(11, Lsn(110), {(1, "a"): {"x": 1}, (2, "a"): {"z": 1}}, 2))
-    recent.add(AppliedTransaction(12, Lsn(120), {(1, "a"): {"y": 1}, (1, "b"): {"x": 0}}, 2))
+    recent.add([applied(10, 100, None)])
+    recent.add([AppliedTransaction(11, Lsn(110), {(1, "a"): {"x": 1}, (2, "a"): {"z": 1}}, 2)])
+    recent.add([AppliedTransaction(12, Lsn(120), {(1, "a"): {"y": 1}, (1, "b"): {"x": 0}}, 2)])
     assert recent.touched(1, Lsn(101)) == {"a": {"x", "y"}, "b": {"x"}}
     with pytest.raises(InconclusiveError, match="transaction 10"):
         recent.touched(1, Lsn(100))
