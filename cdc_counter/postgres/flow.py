@@ -10,10 +10,10 @@ import os
 import socket
 from typing import Final
 
-_BEHIND: Final = 16_384
-"""Bytes of a read that are too many for somebody who has caught up: some 80 transactions of one row."""
+ENOUGH: Final = 16_384
+"""Bytes of a read that are worth a turn, and too many for one who has caught up: some 80 transactions of one row."""
 
-_ENOUGH: Final = 32_768
+_LOWEST: Final = 32_768
 """Bytes to wake up for; the kernel takes less where its buffer is smaller."""
 
 _PATIENCE: Final = 0.002
@@ -37,7 +37,7 @@ class Flow:
 
     def read(self, size: int) -> None:
         """Take note of what a read brought, in bytes."""
-        self._set(_ENOUGH if size >= _BEHIND else 1)
+        self._set(_LOWEST if size >= ENOUGH else 1)
 
     def waited(self) -> None:
         """Take note that the socket was waited for: whatever comes next wakes its reader, unless much has come."""

@@ -20,7 +20,7 @@ from cdc_counter.core.lsn import Lsn
 from cdc_counter.errors import BusyError, CdcCounterError, ReseedNeededError, UndecodableError, UnreachableError
 from cdc_counter.postgres.connection import translated_errors
 from cdc_counter.postgres.facts import server_facts
-from cdc_counter.postgres.flow import Flow
+from cdc_counter.postgres.flow import ENOUGH, Flow
 
 _log = logging.getLogger(__name__)
 
@@ -91,8 +91,9 @@ class ReplicationStream:
         with translated_errors("streaming"):
             while True:
                 size += self._take(payloads, limit - size)
-                if size < limit:
-                    # libpq reads 16 kB at a time: what else has come is asked for before the event loop is.
+                if size < min(limit, ENOUGH):
+                    # libpq reads 16 kB at a time: what else has come is asked for before the event loop is. Not for
+                    # ever: a walsender at work has always sent a little more, which is not worth the system call.
                     self._pgconn.consume_input()
                     more = self._take(payloads, limit - size)
                     size += more
@@ -113,7 +114,7 @@ class ReplicationStream:
         while size < limit:
             count, data = get(1)
             if count > 0:
-                payloads.append(bytes(data))
+                payloads.append(data.tobytes())
                 size += count
             elif count == 0:
                 break
