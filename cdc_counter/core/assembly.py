@@ -6,26 +6,16 @@ a second time.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import lt
 from typing import assert_never
 
 from cdc_counter.core.batch import Batcher
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.outbox import outbox_prefix, parse_notice
 from cdc_counter.core.pgoutput import Begin, Commit, Ignored, Insert, LogicalMessage, Message, Relation, Truncate
+from cdc_counter.core.rows import Rows, Shape, is_xid
 from cdc_counter.core.xid import XID_LOW, completed
 from cdc_counter.errors import CdcCounterError, ProtocolError, RefusedError
-
-_XID_DIGITS = len(str(2**64))
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """Where the outbox's columns stand in its rows."""
-
-    xid: int
-    deltas: int
-    width: int
 
 
 class Assembly:
@@ -40,7 +30,8 @@ class Assembly:
         self._batcher = batcher
         # Of the last row: a session may last for more than 2^31 transactions, and a heartbeat comes every few seconds.
         self._near = near
-        self._shapes: dict[int, _Shape] = {}
+        self._shapes: dict[int, Shape] = {}
+        self._rows = Rows(self._shapes)
         # Partitions are described, too, although their rows come under the name of the whole outbox.
         self._others: dict[int, str] = {}
         self._begin: Begin | None = None
@@ -88,13 +79,39 @@ class Assembly:
         if shape is None or len(values) != shape.width or self._begin is not None or end_lsn <= commit_lsn:
             return False
         xid_text, deltas = values[shape.xid], values[shape.deltas]
-        if xid_text is None or deltas is None or not _is_xid(xid_text):
+        if xid_text is None or deltas is None or not is_xid(xid_text):
             return False
         xid, end = int(xid_text), Lsn(end_lsn)
         if xid & XID_LOW != xid_low or not self._batcher.whole(commit_lsn, commit_time, xid, deltas, end):
             return False
         self._near = xid
         self.received = max(self.received, end)
+        return True
+
+    def together(
+        self,
+        commit_lsns: Sequence[int],
+        commit_times: Sequence[int],
+        low_xids: Sequence[int],
+        rows: Sequence[bytes],
+        end_lsns: Sequence[int],
+    ) -> bool:
+        """Take transactions of one row each, in columns; `commit_times` as on the wire, `rows` with their frames.
+
+        False, and nothing is changed, where they have to be fed message by message.
+        """
+        if self._begin is not None or not all(map(lt, commit_lsns, end_lsns)):
+            return False
+        read = self._rows.read(rows)
+        if read is None:
+            return False
+        xids, texts = read
+        if [xid & XID_LOW for xid in xids] != list(low_xids):
+            return False
+        if not self._batcher.together(commit_lsns, commit_times, xids, texts, end_lsns):
+            return False
+        self._near = xids[-1]
+        self.received = max(self.received, Lsn(end_lsns[-1]))
         return True
 
     def idle(self, wal_end: Lsn) -> None:
@@ -113,7 +130,7 @@ class Assembly:
         if len(row.values) != shape.width:
             raise ProtocolError(f"outbox row has {len(row.values)} columns instead of {shape.width}")
         xid_text, deltas = row.values[shape.xid], row.values[shape.deltas]
-        if xid_text is None or deltas is None or not _is_xid(xid_text):
+        if xid_text is None or deltas is None or not is_xid(xid_text):
             shown = "NULL" if xid_text is None else repr(xid_text[:80])
             raise ProtocolError(f"outbox row in transaction {begin.xid} has xid {shown} or no deltas")
         xid = int(xid_text)
@@ -155,13 +172,14 @@ class Assembly:
             self._others[relation.oid] = f"{relation.namespace}.{relation.name}"
             return
         try:
-            shape = _Shape(relation.columns.index("xid"), relation.columns.index("deltas"), len(relation.columns))
+            shape = Shape(relation.columns.index("xid"), relation.columns.index("deltas"), len(relation.columns))
         except ValueError as error:
             raise RefusedError(
                 f"the outbox is sent with columns {', '.join(relation.columns)}; xid and deltas are needed",
                 hint="remove the column list from the publication, or restore the outbox with 'cdc-counter init'",
             ) from error
         self._shapes[relation.oid] = shape
+        self._rows.forget()
 
     def _not_ours(self, row: Insert) -> CdcCounterError:
         name = self._others.get(row.relation_oid)
@@ -171,7 +189,3 @@ class Assembly:
             f"the publication sends rows of {name}, not only of {'.'.join(self._table)}",
             hint="remove the other tables from the publication, and set publish_via_partition_root = true",
         )
-
-
-def _is_xid(text: bytes) -> bool:
-    return text.isdigit() and len(text) <= _XID_DIGITS

@@ -6,12 +6,17 @@ step is one transaction; under load the transactions that wait are folded into o
 with it, and it is certain to be committed, since PostgreSQL sends nothing else.
 """
 
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import accumulate
+from operator import lt
+from typing import Any, Final
 
+from cdc_counter.core.frames import postgres_to_unix
 from cdc_counter.core.lsn import Lsn
-from cdc_counter.core.outbox import Deltas, Fold, Loss, without_zeros
+from cdc_counter.core.outbox import Deltas, Fold, Folded, Loss, without_zeros
 from cdc_counter.core.recent import AppliedTransaction
 from cdc_counter.core.watermark import Partial, Watermark
 from cdc_counter.core.xid import XID_LOW
@@ -24,7 +29,7 @@ _SHORT_ROW: Final = 200
 """Bytes: a few deltas."""
 
 _FOLDS: Final = 10_000
-"""15 MB with three deltas each, as measured."""
+"""18 MB with three deltas each, as measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +76,20 @@ class _Waiting:
 
     def add(self, end_lsn: Lsn, fold: Fold, cost: int) -> None:
         """Take one more in."""
+        self._grow(end_lsn, cost, 1)
+        self.fold.add(fold)
+
+    def add_rows(self, end_lsn: Lsn, rows: Sequence[Folded], cost: int) -> None:
+        """Take more of them in, of one row each, the last of which ends there; they cost so much together."""
+        self._grow(end_lsn, cost, len(rows))
+        self.fold.add_rows(rows)
+
+    def _grow(self, end_lsn: Lsn, cost: int, transactions: int) -> None:
         if self.completed == 1:
             self.fold = self.fold.copy()
-        self.fold.add(fold)
         self.end_lsn = end_lsn
         self.cost += cost
-        self.completed += 1
+        self.completed += transactions
 
 
 class Batcher:
@@ -93,8 +106,8 @@ class Batcher:
         self._open: _Transaction | None = None
         self._skipping = False
         self._held_cost = 0
-        # What short rows fold to, and its cost. Shared by transactions that are whole: nobody adds to them.
-        self._folds: dict[bytes, tuple[Fold, int]] = {}
+        # What short rows come to. Steps and the ring share it: nobody adds to it.
+        self._folded: dict[bytes, Folded] = {}
 
     @property
     def ready_cost(self) -> int:
@@ -183,45 +196,87 @@ class Batcher:
 
     def whole(self, commit_lsn: int, commit_time: float, xid: int, text: bytes, end_lsn: Lsn) -> bool:
         """Add a transaction of one row; `xid` has 64 bits. False where it has to be begun, and so on, as any other."""
-        if self._open is not None or self._skipping or self._resume is not None:
+        if not self._takes_whole(commit_lsn) or end_lsn <= self._last_lsn:
             return False
-        if commit_lsn < self._start.lsn or end_lsn <= self._last_lsn:
-            return False
-        known = self._folds.get(text)
-        if known is None:
-            known = self._folded(text)
-        fold, cost = known
+        fold, cost, _ = self._fold(text)
         self._held_cost += cost
         self._wait(end_lsn, commit_time, fold, cost, AppliedTransaction(xid, end_lsn, fold.deltas, fold.keys))
         return True
 
-    def _folded(self, text: bytes) -> tuple[Fold, int]:
+    def together(
+        self,
+        commit_lsns: Sequence[int],
+        commit_times: Sequence[int],
+        xids: Sequence[int],
+        texts: Sequence[bytes],
+        end_lsns: Sequence[int],
+    ) -> bool:
+        """Add transactions of one row each, at least one, in columns; `commit_times` are as on the wire.
+
+        False, and nothing is changed, where they have to be begun, and so on, as any other.
+        """
+        if not self._takes_whole(min(commit_lsns)) or not all(map(lt, (self._last_lsn, *end_lsns), end_lsns)):
+            return False
+        try:
+            rows = self._all_folded(texts)
+        except ProtocolError:
+            return False
+        folds, costs, _ = zip(*rows, strict=True)
+        deltas, keys = [fold.deltas for fold in folds], [fold.keys for fold in folds]
+        applied = list(map(AppliedTransaction._make, zip(xids, end_lsns, deltas, keys, strict=True)))
+        sums = (0, *accumulate(costs))  # before each of them, and after all
+        self._held_cost += sums[-1]
+        at = 0
+        while at < len(rows):
+            # However many keys they share, so many fit; and if they share some, there is room again.
+            until = at if self._waiting is None else bisect_right(sums, sums[at] + self._room(self._waiting)) - 1
+            if self._waiting is None or until <= at:
+                self._wait(Lsn(end_lsns[at]), postgres_to_unix(commit_times[at]), folds[at], costs[at], applied[at])
+                at += 1
+            else:
+                self._waiting.add_rows(Lsn(end_lsns[until - 1]), rows[at:until], sums[until] - sums[at])
+                self._waiting.transactions += applied[at:until]
+                at = until
+        return True
+
+    def _takes_whole(self, commit_lsn: int) -> bool:
+        idle = self._open is None and not self._skipping and self._resume is None
+        return idle and commit_lsn >= self._start.lsn
+
+    def _all_folded(self, texts: Sequence[bytes]) -> list[Folded]:
+        rows: list[Any] = list(map(self._folded.get, texts))
+        if None in rows:
+            return [row or self._fold(text) for row, text in zip(rows, texts, strict=True)]
+        return rows
+
+    def _fold(self, text: bytes) -> Folded:
         """Fold a row, and keep it if it is short: most are one more, or one less, of the same few."""
-        fold = Fold()
-        fold.add_row(text)
-        known = fold, fold.cost
+        known = self._folded.get(text)
+        if known is not None:
+            return known
+        folded = Folded.of(text)
         if len(text) <= _SHORT_ROW:
-            if len(self._folds) >= _FOLDS:
-                self._folds.clear()
-            self._folds[text] = known
-        return known
+            if len(self._folded) >= _FOLDS:
+                self._folded.clear()
+            self._folded[text] = folded
+        return folded
+
+    def _room(self, waiting: _Waiting) -> int:
+        """Return what a transaction may cost that is added to those that wait."""
+        # Transactions that change the same keys cost a script call no more than one of them; memory they do cost.
+        return min(self._max_cost - waiting.fold.cost, MOST_TOGETHER * self._max_cost - waiting.cost)
 
     def _wait(
         self, end_lsn: Lsn, commit_time: float, fold: Fold, cost: int, applied: AppliedTransaction | None
     ) -> None:
-        waiting = self._waiting
-        # Transactions that change the same keys cost a script call no more than one of them; memory they do cost.
-        if waiting is not None and (
-            waiting.fold.cost + cost > self._max_cost or waiting.cost + cost > MOST_TOGETHER * self._max_cost
-        ):
+        if self._waiting is not None and cost > self._room(self._waiting):
             self._close_waiting()
-            waiting = None
-        if waiting is None:
-            waiting = self._waiting = _Waiting(end_lsn, commit_time, fold, cost, [])
+        if self._waiting is None:
+            self._waiting = _Waiting(end_lsn, commit_time, fold, cost, [])
         else:
-            waiting.add(end_lsn, fold, cost)
+            self._waiting.add(end_lsn, fold, cost)
         if applied is not None:
-            waiting.transactions.append(applied)
+            self._waiting.transactions.append(applied)
 
     def idle(self, wal_end: Lsn) -> None:
         """Note a keepalive: outside a transaction, everything up to its position has been received."""

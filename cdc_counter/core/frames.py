@@ -15,6 +15,9 @@ POSTGRES_EPOCH_UNIX: Final = 946_684_800
 """2000-01-01 00:00:00 UTC in unix seconds: PostgreSQL's timestamps on the wire count microseconds from here."""
 
 _XLOG_DATA: Final = struct.Struct("!cQQq")
+XLOG_HEADER: Final = _XLOG_DATA.size
+"""Bytes of an XLogData frame before the output plugin's message."""
+
 _KEEPALIVE: Final = struct.Struct("!cQqB")
 _STATUS: Final = struct.Struct("!cQQQqB")
 

@@ -11,9 +11,10 @@ ids of its counters, `55P03 1,4,7`. Anybody may write such messages, in any enco
 import json
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -126,6 +127,25 @@ class Fold:
         for counter, reason in other.broken.items():
             self._break((counter,), reason)
 
+    def add_rows(self, rows: Sequence["Folded"]) -> None:
+        """Add what rows come to, in one loop for all of them."""
+        deltas = self.deltas
+        for key, bucket, delta in chain.from_iterable([row.changes for row in rows]):
+            buckets = deltas.get(key)
+            if buckets is None:
+                deltas[key] = {bucket: delta}
+                self.keys += 1
+            elif bucket in buckets:
+                buckets[bucket] += delta
+            else:
+                buckets[bucket] = delta
+                self.keys += 1
+        for fold in [row.fold for row in rows]:
+            self.entries += fold.entries
+            if fold.broken:
+                for counter, reason in fold.broken.items():
+                    self._break((counter,), reason)
+
     def _add_broken(self, entry: object) -> None:
         if type(entry) is not list or len(entry) != _BROKEN_FIELDS or type(entry[0]) is not int:
             raise ProtocolError(f"outbox entry {reprlib.repr(entry)} is neither a delta nor a reason why there is none")
@@ -134,6 +154,22 @@ class Fold:
     def _break(self, counters: Iterable[int], reason: str) -> None:
         for counter in counters:
             self.broken.setdefault(counter, reason)
+
+
+class Folded(NamedTuple):
+    """What one row comes to, its cost, and its deltas one by one. Rows that are alike share it: nobody adds to it."""
+
+    fold: Fold
+    cost: int
+    changes: tuple[tuple[TallyKey, str, int], ...]
+
+    @classmethod
+    def of(cls, text: bytes) -> "Folded":
+        """Fold one row; raises ProtocolError."""
+        fold = Fold()
+        fold.add_row(text)
+        changes = [(key, bucket, delta) for key, buckets in fold.deltas.items() for bucket, delta in buckets.items()]
+        return cls(fold, fold.cost, tuple(changes))
 
 
 def outbox_prefix(namespace: str, table: str) -> str:

@@ -6,6 +6,7 @@ somebody changed the publication or the session. Whatever the bytes, the answer 
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -150,6 +151,12 @@ def parse_insert(data: bytes, at: int = 0) -> tuple[int, list[bytes | None]]:
         raise ProtocolError(f"pgoutput Insert of {len(data)} bytes: {error}") from error
     _ends(data, at, "Insert")
     return oid, values
+
+
+def column_offset(values: Sequence[bytes | None], column: int, at: int = 0) -> int:
+    """Return where the text of a column stands in an Insert of these values that starts at `at`."""
+    before = sum(1 if value is None else 1 + _LENGTH.size + len(value) for value in values[:column])
+    return at + 1 + _INSERT.size + before + 1 + _LENGTH.size
 
 
 def _relation(data: bytes) -> Relation:

@@ -4,12 +4,14 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cdc_counter.core import intake
 from cdc_counter.core.assembly import Assembly
 from cdc_counter.core.batch import Batcher, Step
+from cdc_counter.core.frames import postgres_to_unix
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.watermark import Partial, Watermark
 from cdc_counter.errors import CdcCounterError
@@ -39,8 +41,8 @@ def relation(oid: int = OUTBOX, name: bytes = b"outbox") -> bytes:
     return frame(b"R" + struct.pack("!I", oid) + b"s\0" + name + b"\0d" + struct.pack("!H", 3) + b"".join(columns))
 
 
-def row(xid: bytes | None, deltas: bytes | None, oid: int = OUTBOX) -> bytes:
-    fields = [b"n" if value is None else b"t" + struct.pack("!i", len(value)) + value for value in (b"3", xid, deltas)]
+def row(xid: bytes | None, deltas: bytes | None, oid: int = OUTBOX, part: bytes = b"3") -> bytes:
+    fields = [b"n" if value is None else b"t" + struct.pack("!i", len(value)) + value for value in (part, xid, deltas)]
     return frame(b"I" + struct.pack("!IcH", oid, b"N", 3) + b"".join(fields))
 
 
@@ -86,6 +88,56 @@ def transactions(draw: st.DrawFn) -> list[bytes]:
 
 
 STARTS = st.sampled_from([Watermark(Lsn(70)), Watermark(Lsn(115)), Watermark(Lsn(70), Partial(1, 1))])
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[bytes]:
+    """Make up a stream of transactions of one row, most of which can be taken together."""
+    kinds = draw(st.lists(st.sampled_from([*range(7), *range(4)]), min_size=1, max_size=40))
+    payloads = [relation()]
+    first = draw(st.sampled_from([1, 90, 2**32 - 10]))
+    for xid, kind in enumerate(kinds, first):
+        lsn = 100 + 10 * (xid - first)
+        text = TEXTS[kind % len(TEXTS)]
+        written = row(b"%d" % xid, text, part=b"4" if kind == 3 else b"3")
+        rows = [written, written] if kind == 5 else [written]
+        payloads += [begin(lsn, xid % 2**32), *rows, commit(lsn, lsn + 5)]
+        if kind == 6:
+            payloads += [keepalive(lsn + 5, reply=True), relation()]
+    return payloads
+
+
+TEXTS = (
+    b'[[1,"a","b",1]]',
+    b'[[1,"a","c",-1],[2,"-","c",2]]',
+    b"[]",
+    b'[[1,"a","%s",1]]' % (b"k" * 300),
+    b'[[1,"x","y"],[2,"a","a",1],[2,"a","a",1]]',
+    b'[[1,"a","b",-1]]',
+    b'[[2,"-","c",18446744073709551616]]',
+    b"[[1,2]]",
+)
+
+
+@given(runs(), STARTS, st.integers(1, 130))
+def test_however_a_stream_is_cut_into_reads_the_same_comes_of_it(
+    payloads: list[bytes], start: Watermark, length: int
+) -> None:
+    reads = [payloads[at : at + length] for at in range(0, len(payloads), length)]
+    assert outcome(reads, start) == outcome([[payload] for payload in payloads], start)
+
+
+@given(st.data())
+def test_damage_among_many_alike_fails_as_message_by_message(data: st.DataObject) -> None:
+    payloads = [relation()]
+    for xid in range(101, 121):
+        payloads += [begin(10 * xid, xid), row(b"%d" % xid, b'[[1,"a","b",1]]'), commit(10 * xid, 10 * xid + 5)]
+    at = data.draw(st.integers(1, len(payloads) - 1))
+    damaged = bytearray(payloads[at])
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    payloads[at] = bytes(damaged)
+    start = Watermark(Lsn(70))
+    assert outcome([payloads], start) == outcome([[payload] for payload in payloads], start)
 
 
 @given(transactions(), STARTS)
@@ -139,3 +191,44 @@ def test_request_for_an_answer_is_heard_wherever_it_stands_in_a_read() -> None:
     heard = intake.take([relation(), keepalive(5, True), begin(10, 1), row(b"1", b"[]"), commit(10, 20)], assembly)
     assert heard.reply_requested
     assert not intake.take([keepalive(30, False)], assembly).reply_requested
+    heard = intake.take([keepalive(30, True), *run(100)], assembly)
+    assert heard == intake.Heard(postgres_to_unix(7), reply_requested=True)
+
+
+def run(first: int, count: int = 10, near: int = 0) -> list[bytes]:
+    """Make up transactions that can be taken together; the number says identifier and position."""
+    payloads = []
+    for number in range(first, first + count):
+        payloads += [
+            begin(10 * number, number),
+            row(b"%d" % (near + number), TEXTS[0]),
+            commit(10 * number, 10 * number + 5),
+        ]
+    return payloads
+
+
+def swapped(payload: bytes) -> bytes:
+    """Exchange the names of the last two columns of a description."""
+    return payload.replace(b"xid", b"?").replace(b"deltas", b"xid").replace(b"?", b"deltas")
+
+
+NOTICE = frame(b"M" + struct.pack("!BQ", 1, 0) + b'"s"."outbox"\0' + struct.pack("!i", 7) + b"55P03 1")
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        [[*run(100), begin(2_000, 110), row(b"110", b"[]"), commit(2_000, 1_999), *run(300)]],
+        [[*run(100), begin(60, 110), row(b"110", TEXTS[0]), commit(60, 2_000), *run(300)]],
+        [run(200), run(100)],
+        [run(100), run(109)],
+        [run(100), [swapped(relation())], run(110)],
+        [run(100, near=2**32), [begin(2_000, 200), NOTICE, commit(2_000, 2_005)]],
+        [run(100), [begin(2_000, 200)], run(300)],
+    ],
+    ids=["ends before it starts", "seen", "older", "the last again", "other columns", "loss", "inside another"],
+)
+def test_what_does_not_fit_beside_others_comes_to_the_same(reads: list[list[bytes]]) -> None:
+    start = Watermark(Lsn(70))
+    reads = [[relation()], *reads]
+    assert outcome(reads, start) == outcome([[payload] for payloads in reads for payload in payloads], start)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_counter.core.outbox import Fold, without_zeros
+from cdc_counter.core.outbox import Fold, Folded, without_zeros
 from cdc_counter.errors import ProtocolError
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -42,6 +42,16 @@ def test_folds_add_up_and_leave_what_is_added_unchanged(rows: list[list[tuple[in
         parts.add(Fold())
         assert json.dumps([[*key, buckets] for key, buckets in part.deltas.items()]) == before
     assert (parts.deltas, parts.entries, parts.keys) == (whole.deltas, whole.entries, whole.keys)
+
+
+@given(st.lists(st.lists(_entries, max_size=4).map(lambda row: json.dumps(row).encode()), max_size=5))
+def test_rows_added_together_come_to_the_same_as_one_by_one(texts: list[bytes]) -> None:
+    texts += [b'[[7,"22003","first"]]', *texts, b'[[7,"22003","second"]]']
+    together, one_by_one = Fold(), Fold()
+    together.add_rows([Folded.of(text) for text in texts])
+    for text in texts:
+        one_by_one.add_row(text)
+    assert together == one_by_one
 
 
 @pytest.mark.parametrize(
