@@ -25,8 +25,8 @@ from cdc_counter.errors import ProtocolError, ReseedNeededError
 MOST_TOGETHER: Final = 4
 """How many steps' worth of transactions one step takes whose keys are the same."""
 
-_SHORT_ROW: Final = 200
-"""Bytes: a few deltas."""
+_SHORT_ROW: Final = 300
+"""Bytes: a few deltas, also where scopes and buckets are UUIDs."""
 
 _FOLDS: Final = 10_000
 """18 MB with three deltas each, as measured."""
@@ -198,7 +198,12 @@ class Batcher:
         """Add a transaction of one row; `xid` has 64 bits. False where it has to be begun, and so on, as any other."""
         if not self._takes_whole(commit_lsn) or end_lsn <= self._last_lsn:
             return False
-        fold, cost, _ = self._fold(text)
+        if len(text) <= _SHORT_ROW:
+            fold, cost, _ = self._fold(text)
+        else:
+            fold = Fold()
+            fold.add_row(text)
+            cost = fold.cost
         self._held_cost += cost
         self._wait(end_lsn, commit_time, fold, cost, AppliedTransaction(xid, end_lsn, fold.deltas, fold.keys))
         return True
@@ -216,6 +221,9 @@ class Batcher:
         False, and nothing is changed, where they have to be begun, and so on, as any other.
         """
         if not self._takes_whole(min(commit_lsns)) or not all(map(lt, (self._last_lsn, *end_lsns), end_lsns)):
+            return False
+        # A long row takes far longer than the messages around it.
+        if max(map(len, texts)) > _SHORT_ROW:
             return False
         try:
             rows = self._all_folded(texts)
@@ -250,15 +258,13 @@ class Batcher:
         return rows
 
     def _fold(self, text: bytes) -> Folded:
-        """Fold a row, and keep it if it is short: most are one more, or one less, of the same few."""
+        """Fold a short row, and keep what it comes to: most are one more, or one less, of the same few."""
         known = self._folded.get(text)
         if known is not None:
             return known
-        folded = Folded.of(text)
-        if len(text) <= _SHORT_ROW:
-            if len(self._folded) >= _FOLDS:
-                self._folded.clear()
-            self._folded[text] = folded
+        if len(self._folded) >= _FOLDS:
+            self._folded.clear()
+        folded = self._folded[text] = Folded.of(text)
         return folded
 
     def _room(self, waiting: _Waiting) -> int:

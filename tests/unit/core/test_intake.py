@@ -212,6 +212,7 @@ def swapped(payload: bytes) -> bytes:
     return payload.replace(b"xid", b"?").replace(b"deltas", b"xid").replace(b"?", b"deltas")
 
 
+LONG = b'[[1,"a","%s",1]]' % (b"b" * 1_000)
 NOTICE = frame(b"M" + struct.pack("!BQ", 1, 0) + b'"s"."outbox"\0' + struct.pack("!i", 7) + b"55P03 1")
 
 
@@ -225,8 +226,9 @@ NOTICE = frame(b"M" + struct.pack("!BQ", 1, 0) + b'"s"."outbox"\0' + struct.pack
         [run(100), [swapped(relation())], run(110)],
         [run(100, near=2**32), [begin(2_000, 200), NOTICE, commit(2_000, 2_005)]],
         [run(100), [begin(2_000, 200)], run(300)],
+        [[*run(100), begin(1_100, 110), row(b"110", LONG), commit(1_100, 1_105), *run(111)]],
     ],
-    ids=["ends before it starts", "seen", "older", "the last again", "other columns", "loss", "inside another"],
+    ids=["ends before it starts", "seen", "older", "the last again", "other columns", "loss", "inside another", "long"],
 )
 def test_what_does_not_fit_beside_others_comes_to_the_same(reads: list[list[bytes]]) -> None:
     start = Watermark(Lsn(70))
