@@ -46,7 +46,7 @@ def take(payloads: Sequence[bytes], assembly: Assembly) -> Heard:
     at = 0
     while at < len(payloads):
         first = at
-        while at < len(payloads) and (until := _alike(lengths, at)) - at < 3 * _SEVERAL:
+        while at < len(payloads) and (until := _alike(payloads, lengths, at)) - at < 3 * _SEVERAL:
             at = max(until, at + 1)
         if first < at:
             heard.append(_in_turn(payloads[first:at], assembly))
@@ -56,11 +56,14 @@ def take(payloads: Sequence[bytes], assembly: Assembly) -> Heard:
     return Heard(heard[-1].sent_at, any(part.reply_requested for part in heard))
 
 
-def _alike(lengths: Sequence[int], at: int) -> int:
+def _alike(payloads: Sequence[bytes], lengths: Sequence[int], at: int) -> int:
     """Return where those payloads end that could be transactions of one row, from `at` on."""
     begin, commit = _BEGIN.size, _COMMIT.size
     end = min(len(lengths), at + 3 * _MOST)
     while at + 2 < end and lengths[at] == begin and lengths[at + 2] == commit:
+        # Whoever uses logical messages commits transactions of one of them.
+        if payloads[at + 1][XLOG_HEADER : XLOG_HEADER + 1] != b"I":
+            break
         at += 3
     return at
 

@@ -32,8 +32,6 @@ SCOPE_COST: Final = 3
 RETIRED: Final = "CDC01"
 """In the place of an SQLSTATE: the counter was given another id, or removed, by the transaction that says so."""
 
-_BROKEN_FIELDS: Final = 3
-
 MAX_NOTICE: Final = 100_000
 """Bytes of the longest notice of loss: the ids of 9,000 counters of one table."""
 
@@ -147,7 +145,7 @@ class Fold:
                     self._break((counter,), reason)
 
     def _add_broken(self, entry: object) -> None:
-        if type(entry) is not list or len(entry) != _BROKEN_FIELDS or type(entry[0]) is not int:
+        if type(entry) is not list or [*map(type, entry)] != [int, str, str]:
             raise ProtocolError(f"outbox entry {reprlib.repr(entry)} is neither a delta nor a reason why there is none")
         self._break((entry[0],), f"{entry[1]}: {entry[2]}")
 

@@ -28,8 +28,8 @@ def keepalive(wal_end: int, reply: bool) -> bytes:
     return struct.pack("!cQqB", b"k", wal_end, 8, reply)
 
 
-def begin(lsn: int, xid: int) -> bytes:
-    return frame(b"B" + struct.pack("!QqI", lsn, 5_000_000, xid))
+def begin(lsn: int, xid: int, time: int = 5_000_000) -> bytes:
+    return frame(b"B" + struct.pack("!QqI", lsn, time, xid))
 
 
 def commit(lsn: int, end: int) -> bytes:
@@ -193,6 +193,25 @@ def test_request_for_an_answer_is_heard_wherever_it_stands_in_a_read() -> None:
     assert not intake.take([keepalive(30, False)], assembly).reply_requested
     heard = intake.take([keepalive(30, True), *run(100)], assembly)
     assert heard == intake.Heard(postgres_to_unix(7), reply_requested=True)
+
+
+def test_steps_of_a_run_know_when_their_oldest_was_committed() -> None:
+    batcher = Batcher(Watermark(Lsn(1)), 8)
+    assembly = Assembly("s", "outbox", batcher, near=1)
+    texts = [b'[[1,"a","%d",1]]' % number for number in range(20)]
+    payloads = [relation()]
+    for number, text in enumerate(texts, start=100):
+        payloads += [
+            begin(10 * number, number, time=number * 1_000_000),
+            row(b"%d" % number, text),
+            commit(10 * number, 10 * number + 5),
+        ]
+    intake.take(payloads, assembly)
+    steps = []
+    while (step := batcher.take()) is not None:
+        steps.append((step.commit_time, step.transactions[0].xid))
+    assert len(steps) > 2
+    assert steps == [(postgres_to_unix(xid * 1_000_000), xid) for _, xid in steps]
 
 
 def run(first: int, count: int = 10, near: int = 0) -> list[bytes]:

@@ -87,6 +87,12 @@ def test_the_first_reason_of_a_broken_capture_is_kept() -> None:
     assert fold.broken == {1: "22012: division by zero", 3: "22012: m"}
 
 
+def test_a_reason_that_is_no_text_is_refused_however_deep_it_is() -> None:
+    for reason in (b"1", b"null", b"[" * 900 + b"]" * 900):
+        with pytest.raises(ProtocolError):
+            Fold().add_row(b'[[1,"22003",' + reason + b"]]")
+
+
 def test_a_heartbeat_holds_nothing() -> None:
     fold = Fold()
     fold.add_row(b"[]")

@@ -191,6 +191,7 @@ def test_a_redelivered_transaction_replaces_itself() -> None:
     recent = RecentTransactions(100)
     recent.add([applied(10, 100, None)])
     recent.add([applied(10, 100, 5)])
+    assert len(recent) == 1
     recent.add([applied(10, 100, 5)])
     assert recent.hidden_from(Snapshot.parse("5:5:"), Lsn(100)) == [applied(10, 100, 5)]
     assert len(recent) == 1

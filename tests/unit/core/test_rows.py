@@ -40,3 +40,10 @@ def test_a_row_without_identifier_or_deltas_is_not_read() -> None:
         assert rows.read([row(xid, deltas)]) is None
     assert rows.read([row(b"17", b"[]"), row(b"1x", b"[]")]) is None
     assert rows.read([b"w"]) is None
+
+
+def test_deltas_that_are_longer_or_shorter_than_they_say_are_not_read() -> None:
+    rows = Rows({OUTBOX: SHAPE})
+    assert rows.read([row(b"17", b"[]")]) is not None
+    for wrong in (row(b"18", b"[]") + b" ", row(b"18", b"[]")[:-1]):
+        assert rows.read([row(b"17", b"[]"), wrong]) is None
