@@ -37,7 +37,7 @@ WHOLE: Final = (
     Piece("growth", "rows", scale=0.3),
     Piece("growth", "keys", rounds=1),
     Piece("growth", "counters", scale=0.3, rounds=1),
-    Piece("growth", "an hour down", scale=0.1, rounds=1),
+    Piece("growth", "an hour down", rounds=1),
     Piece("growth", "open transaction", scale=0.1, rounds=1),
 )
 

@@ -149,6 +149,11 @@ class Consumer:
             raise SupersededError("the session ended")
         return await session.applier.between_steps(lsn, act, session.wake)
 
+    async def see_a_snapshot(self) -> None:
+        """See one if none was seen: without it nothing could be let go of while somebody compares."""
+        if self.lineage is not None and not self.lineage.has_seen_a_snapshot:
+            self.observed((await self._observer.observe()).snapshot)
+
     def observed(self, snapshot: Snapshot) -> None:
         """Take note of what every newer snapshot sees."""
         if self.lineage is not None:

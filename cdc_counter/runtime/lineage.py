@@ -72,6 +72,11 @@ class Lineage:
         for _ in range(removed):
             self._notes.popleft()
 
+    @property
+    def has_seen_a_snapshot(self) -> bool:
+        """Whether anything can be let go of while somebody compares."""
+        return self._snapshot is not None
+
     @contextmanager
     def holding(self) -> Iterator[None]:
         """Let nothing go meanwhile: a snapshot taken inside can be compared, however many newer ones are seen."""
@@ -84,12 +89,19 @@ class Lineage:
                 self.release(self._waiting)
 
     def release(self, snapshot: Snapshot) -> None:
-        """Let go of transactions that every new snapshot sees, once nobody compares with an older one any more."""
+        """Let go of transactions that every new snapshot sees.
+
+        While somebody compares with an older one only of those that the last snapshot before he began sees: his is a
+        newer one than that. Where a long backlog is applied meanwhile those are nearly all.
+        """
         if self._holders:
             # Whoever compares next takes a newer snapshot than this one: one after the other must not starve it.
             self._waiting = snapshot
-            return
-        self._waiting = None
+            if self._snapshot is None:
+                return
+            snapshot = self._snapshot
+        else:
+            self._waiting = None
         self.recent.release(snapshot)
         for counter, xids in list(self._broken.items()):
             xids.difference_update([xid for xid in xids if snapshot.sees(xid)])

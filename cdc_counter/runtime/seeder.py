@@ -68,6 +68,7 @@ class Seeder:
         await self._tallies.discard_hidden(lineage.epoch.identity, name, journal.mark)
         failpoints.reach(Failpoint.SEED_CLEARED)
         on_progress(name, "taking a snapshot", 0)
+        await self._consumer.see_a_snapshot()
         # Held from before the snapshot: what is let go by a newer one would be missing from the comparison.
         with ExitStack() as held:
             held.enter_context(lineage.holding())

@@ -108,6 +108,7 @@ class Verifier:
         name = record.name
         on_progress(name, "taking a snapshot", 0, 0)
         lineage = await self._consumer.between_steps(ZERO, self._current_lineage)
+        await self._consumer.see_a_snapshot()
         # Held from before the snapshot: what is let go by a newer one would be missing from the comparison.
         with ExitStack() as held:
             held.enter_context(lineage.holding())

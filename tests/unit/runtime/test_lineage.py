@@ -29,6 +29,20 @@ def test_while_a_snapshot_is_compared_nothing_is_let_go() -> None:
     assert held.unseen(NEWER, 1) == []
 
 
+def test_what_was_seen_before_is_let_go_also_while_a_snapshot_is_compared() -> None:
+    """A long backlog is applied meanwhile: all of it was visible before it came."""
+    held = lineage()
+    held.release(Snapshot.parse("9:9:"))
+    with held.holding():
+        held.remember([AppliedTransaction(xid, Lsn(90 + xid), {(1, "-"): {"x": 1}}, 1) for xid in (5, 8)])
+        held.noted("5 8", 0)
+        held.release(NEWER)
+        assert len(held.recent) == 1, "only the one that an older snapshot than the newest may not see"
+        assert held.surplus_notes == 1
+        assert held.unseen(OLDER, 1) == [TRANSACTION]
+    assert len(held.recent) == 0
+
+
 def test_a_snapshot_older_than_what_was_let_go_is_inconclusive() -> None:
     released = lineage()
     released.release(NEWER)
