@@ -84,7 +84,7 @@ def test_a_huge_transaction_is_not_cut_off_while_redis_is_slow(
             " END LOOP; END$$"
         )
         heard = "SELECT extract(epoch FROM reply_time)::float8 FROM pg_stat_replication WHERE pid = %s"
-        ((since,),) = deployment.sql(heard, walsender)
+        since = eventually_sync(lambda: deployment.sql(heard, walsender)[0][0], "it has answered")
 
         def heard_for_long() -> bool:
             rows = deployment.sql(heard, walsender)
