@@ -14,7 +14,6 @@ from typing import Any, Final
 import orjson
 from redis.asyncio import Redis
 
-from cdc_counter.cancellation import honour_cancellation
 from cdc_counter.core.counters import CounterRecord
 from cdc_counter.core.lsn import Lsn
 from cdc_counter.core.reading import (
@@ -135,11 +134,7 @@ class TallyReader:
         How old it is, Redis knows, whose clock both sides share: `reported_at` is as long ago by ours.
         """
         with translated_errors("reading the consumer's report"):
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.get(self._keys.status)
-                pipe.pttl(self._keys.status)
-                raw, left_ms = await pipe.execute()
-                honour_cancellation()
+            raw, left_ms = await self._line.transaction(("GET", self._keys.status), ("PTTL", self._keys.status))
         if raw is None:
             return None
         report = StreamStatus.from_json(orjson.loads(raw))

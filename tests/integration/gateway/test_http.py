@@ -106,6 +106,17 @@ async def test_own_write_is_waited_for(
     assert (code, body["version"]) == (200, wanted.version)
 
 
+async def test_counter_that_is_removed_while_its_position_is_waited_for_is_not_found(
+    script: Script, start: Start, http: aiohttp.ClientSession
+) -> None:
+    url = (await start()).url
+    wanted = Lsn(script.version + 16)
+    asking = asyncio.ensure_future(get(http, f"{url}v1/counters/total?min_lsn={wanted}&timeout=20"))
+    await eventually(lambda: asyncio.sleep(0, script.reads >= 3), "the request to wait")
+    del script.counters["total"]
+    assert await asking == (404, {"error": "not found"})
+
+
 async def test_position_not_reached_in_time_is_504(script: Script, start: Start, http: aiohttp.ClientSession) -> None:
     url = (await start()).url
     code, body = await get(http, f"{url}v1/counters/total?min_lsn={Lsn(script.version + 1)}&timeout=0.05")

@@ -81,6 +81,8 @@ async def test_a_transaction_is_one_moment(line: Line, server: RedisServer) -> N
     for _ in range(5):
         first, _, second = await line.transaction(("GET", "counted"), ("ECHO", long), ("GET", "counted"))
         assert first == second
+    assert not counting.done(), "nobody counted meanwhile"
+    assert int(second) > 0
     await end([counting])
     await other.aclose()
 
